@@ -1,0 +1,53 @@
+//! What verified reading did: counters that cost one atomic addition each.
+
+use prometheus::{IntCounter, Registry};
+
+/// Counters of one [`crate::verified::VerifiedStore`]; a clone counts into the same ones.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// Bytes that readers asked for.
+    pub bytes_asked: IntCounter,
+    /// Bytes that were read and checked in order to answer: the over-reading to whole groups included.
+    pub bytes_verified: IntCounter,
+    /// Chunk groups of 16 KiB that were checked.
+    pub groups_verified: IntCounter,
+    /// Nanoseconds spent reading from the store (local disk only: elsewhere reading is waiting).
+    pub read_nanoseconds: IntCounter,
+    /// Nanoseconds spent hashing and comparing.
+    pub hash_nanoseconds: IntCounter,
+    /// Hash trees that were loaded and checked.
+    pub trees_loaded: IntCounter,
+    /// Reads that were refused or failed.
+    pub failures: IntCounter,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            bytes_asked: IntCounter::new("cairn_verified_asked_bytes_total", "Bytes that readers asked for.")?,
+            bytes_verified: IntCounter::new("cairn_verified_bytes_total", "Bytes read and checked against an anchor.")?,
+            groups_verified: IntCounter::new("cairn_verified_groups_total", "Chunk groups checked against an anchor.")?,
+            read_nanoseconds: IntCounter::new("cairn_verified_read_nanoseconds_total", "Time spent reading files.")?,
+            hash_nanoseconds: IntCounter::new("cairn_verified_hash_nanoseconds_total", "Time spent hashing.")?,
+            trees_loaded: IntCounter::new("cairn_verified_trees_loaded_total", "Hash trees loaded and checked.")?,
+            failures: IntCounter::new("cairn_verified_failures_total", "Reads that were refused or failed.")?,
+        })
+    }
+
+    /// Shows the counters in a metrics registry.
+    ///
+    /// # Errors
+    /// If the registry has counters of these names already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let all = [
+            &self.bytes_asked,
+            &self.bytes_verified,
+            &self.groups_verified,
+            &self.read_nanoseconds,
+            &self.hash_nanoseconds,
+            &self.trees_loaded,
+            &self.failures,
+        ];
+        all.into_iter().try_for_each(|counter| registry.register(Box::new(counter.clone())))
+    }
+}
