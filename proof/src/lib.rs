@@ -1,1 +1,33 @@
-//! placeholder
+//! What a third party has to trust in order to check a Cairn receipt, and nothing else.
+//!
+//! This crate defines every byte that is hashed or signed: canonical records, RFC 9162 trees, statements in
+//! COSE envelopes, block headers, finality certificates and receipts. It is pure: no I/O, no clock, no
+//! randomness, no async runtime. It is *not* a node, a store or a client; those import it.
+//!
+//! | module | what | specification |
+//! | --- | --- | --- |
+//! | [`cbor`] | deterministic writer and strict reader | RFC 8949, section 4.2.1 |
+//! | [`record`] | canonical record bytes, salts, leaves | docs/formats.md |
+//! | [`tree`] | Merkle roots, inclusion and consistency proofs | RFC 9162, section 2.1 |
+//! | [`statement`] | signed statements: identities, streams, anchors | RFC 9052, section 4.2 |
+//! | [`genesis`], [`header`], [`block`] | what the chain agrees on | docs/formats.md |
+//! | [`certificate`] | finality certificates | docs/formats.md |
+//! | [`receipt`] | one file that proves one record | docs/formats.md |
+//!
+//! The byte layouts, with a worked example of each, are in `docs/formats.md`.
+
+pub mod block;
+pub mod cbor;
+pub mod certificate;
+pub mod digest;
+pub mod genesis;
+pub mod header;
+pub mod identity;
+pub mod receipt;
+pub mod record;
+pub mod statement;
+pub mod tree;
+pub mod units;
+
+pub use digest::Digest;
+pub use units::{Height, LeafIndex, Offset, Partition, Sequence, TreeSize};

@@ -1,0 +1,208 @@
+//! Genesis: what a chain starts from, and all that a verifier has to be given.
+//!
+//! ```text
+//! canonical = CBOR ["cairn/genesis/v1", chain id, timestamp_ms, [[name, key]…], [[name, kind, key]…]]
+//! tag       = SHA-256(canonical)
+//! ```
+//!
+//! The file is JSON for people; what is hashed is the CBOR, so that white space in the file does not matter.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cbor::Writer;
+use crate::digest::{Digest, sha256};
+use crate::header::Header;
+use crate::identity::{IdentityKind, PublicKey};
+use crate::statement::ChainTag;
+use crate::tree;
+use crate::units::{Height, TreeSize};
+
+/// The mark of the format, in the file and in the canonical bytes.
+pub const GENESIS_MARK: &str = "cairn/genesis/v1";
+/// Most validators of a chain.
+pub const VALIDATORS_MAX: usize = 128;
+const IDENTITIES_MAX: usize = 4096;
+
+/// A validator at genesis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisValidator {
+    /// A name for people.
+    pub name: String,
+    /// The key it votes with.
+    pub public_key: PublicKey,
+}
+
+/// An identity at genesis; it has no controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisIdentity {
+    /// A name for people.
+    pub name: String,
+    /// What it stands for.
+    pub kind: IdentityKind,
+    /// Its first key.
+    pub public_key: PublicKey,
+}
+
+/// What a chain starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// [`GENESIS_MARK`].
+    pub format: String,
+    /// The chain's name: 1 to 64 of a–z, 0–9, '.' and '-'.
+    pub chain_id: String,
+    /// When it was made, in milliseconds since 1970-01-01 UTC.
+    pub timestamp_ms: u64,
+    /// The validators of epoch 0.
+    pub validators: Vec<GenesisValidator>,
+    /// The identities that exist from the start.
+    pub identities: Vec<GenesisIdentity>,
+}
+
+/// Why a genesis cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("genesis, {field}: expected {expected}, found {found}")]
+pub struct GenesisError {
+    /// Which field.
+    pub field: &'static str,
+    /// What is allowed.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+impl Genesis {
+    /// Reads a genesis file and checks it.
+    ///
+    /// # Errors
+    /// When it is no JSON of this shape, or a field holds what it may not hold.
+    pub fn from_json(text: &[u8]) -> Result<Self, GenesisError> {
+        let genesis: Self = serde_json::from_slice(text).map_err(|error| GenesisError {
+            field: "file",
+            expected: "JSON of the form cairn/genesis/v1".into(),
+            found: error.to_string(),
+        })?;
+        genesis.check()?;
+        Ok(genesis)
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that holds what it may not hold.
+    pub fn check(&self) -> Result<(), GenesisError> {
+        let wrong = |field, expected: &str, found: String| Err(GenesisError { field, expected: expected.into(), found });
+        if self.format != GENESIS_MARK {
+            return wrong("format", GENESIS_MARK, format!("{:?}", self.format));
+        }
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+        if self.chain_id.is_empty() || self.chain_id.len() > 64 || !self.chain_id.chars().all(allowed) {
+            return wrong("chain_id", "1 to 64 of a–z, 0–9, '.' and '-'", format!("{:?}", self.chain_id));
+        }
+        if self.validators.is_empty() || self.validators.len() > VALIDATORS_MAX {
+            return wrong("validators", "1 to 128 of them", self.validators.len().to_string());
+        }
+        if self.identities.len() > IDENTITIES_MAX {
+            return wrong("identities", "at most 4096 of them", self.identities.len().to_string());
+        }
+        let names = self.validators.iter().map(|v| &v.name).chain(self.identities.iter().map(|i| &i.name));
+        for name in names {
+            if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+                return wrong("name", "1 to 128 bytes without control characters", format!("{name:?}"));
+            }
+        }
+        for keys in [
+            self.validators.iter().map(|v| v.public_key).collect::<Vec<_>>(),
+            self.identities.iter().map(|i| i.public_key).collect::<Vec<_>>(),
+        ] {
+            let mut sorted = keys.clone();
+            sorted.sort();
+            sorted.dedup();
+            if sorted.len() != keys.len() {
+                return wrong("public_key", "each key once", "a key that is there twice".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        writer.array(5);
+        writer.text(GENESIS_MARK);
+        writer.text(&self.chain_id);
+        writer.unsigned(self.timestamp_ms);
+        writer.array(self.validators.len());
+        for validator in &self.validators {
+            writer.array(2);
+            writer.text(&validator.name);
+            writer.bytes(validator.public_key.as_bytes());
+        }
+        writer.array(self.identities.len());
+        for identity in &self.identities {
+            writer.array(3);
+            writer.text(&identity.name);
+            writer.unsigned(identity.kind.code());
+            writer.bytes(identity.public_key.as_bytes());
+        }
+        out
+    }
+
+    /// SHA-256 of the canonical bytes: binds signatures to this chain.
+    #[must_use]
+    pub fn tag(&self) -> ChainTag {
+        ChainTag(sha256(&[&self.encode()]))
+    }
+
+    /// The validators' keys in ascending order, as certificates count them.
+    #[must_use]
+    pub fn validator_keys(&self) -> Vec<PublicKey> {
+        let mut keys: Vec<_> = self.validators.iter().map(|validator| validator.public_key).collect();
+        keys.sort();
+        keys
+    }
+
+    /// The header of height 0. Nobody signs it: it follows from the genesis, whose tag stands in `parent`.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let keys = self.validator_keys();
+        // A checked genesis has a validator; the proposer of a block that nobody proposed is the first key.
+        let proposer = keys.first().copied();
+        Header {
+            chain_id: self.chain_id.clone(),
+            epoch: 0,
+            view: 0,
+            parent_view: 0,
+            proposer: proposer.map_or([0; 32], |key| *key.as_bytes()),
+            height: Height(0),
+            timestamp_ms: self.timestamp_ms,
+            parent: self.tag().0,
+            statements_root: tree::empty_root(),
+            statements_count: 0,
+            state_root: Digest::ZERO,
+            log_root: tree::empty_root(),
+            log_size: TreeSize(0),
+            validators_hash: validators_hash(&keys),
+        }
+    }
+}
+
+/// SHA-256 of CBOR `["cairn/validators/v1", [key…]]` over the keys in ascending order.
+#[must_use]
+pub fn validators_hash(keys: &[PublicKey]) -> Digest {
+    let mut sorted = keys.to_vec();
+    sorted.sort();
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.array(2);
+    writer.text("cairn/validators/v1");
+    writer.array(sorted.len());
+    for key in &sorted {
+        writer.bytes(key.as_bytes());
+    }
+    sha256(&[&out])
+}

@@ -1,0 +1,286 @@
+//! A receipt: one file that proves one record, with the genesis alone.
+//!
+//! ```text
+//! record ─leaf─▶ batch root in the anchor ─leaf─▶ log root in the header ─hash─▶ certificate ─keys─▶ genesis
+//! ```
+//!
+//! The file is JSON in exactly one form: what [`Receipt::to_json`] writes. Bytes that parse but are not that
+//! form are refused, so that no bit of a receipt can be changed without notice; there are no comments in it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::certificate::Finalization;
+use crate::digest::Digest;
+use crate::genesis::{Genesis, validators_hash};
+use crate::header::Header;
+use crate::identity::{IdentityId, PublicKey};
+use crate::record::OwnedRecord;
+use crate::statement::{Anchor, Body, SignedStatement};
+use crate::tree::{self, PATH_MAX};
+use crate::units::{LeafIndex, TreeSize};
+
+/// The mark of the format.
+pub const RECEIPT_MARK: &str = "cairn/receipt/v1";
+/// No receipt file is longer: a record of 64 MiB in base64 and the proofs.
+pub const RECEIPT_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// A place in a tree and the hashes from there to the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreePath {
+    /// Place of the leaf.
+    pub index: LeafIndex,
+    /// Hashes from the leaf up.
+    pub path: Vec<Digest>,
+}
+
+/// Bytes that stand in the file as base64 (RFC 4648, section 4, padded).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base64Bytes(pub Vec<u8>);
+
+impl Serialize for Base64Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_ref()).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Everything that proves one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// [`RECEIPT_MARK`].
+    pub format: String,
+    /// The record's canonical bytes, its salt among them.
+    pub record: Base64Bytes,
+    /// From the record's leaf to the anchor's records root.
+    pub batch: TreePath,
+    /// The anchor's envelope.
+    pub anchor: Base64Bytes,
+    /// The key by which the anchor is signed.
+    pub anchorer: PublicKey,
+    /// From the anchor's leaf to the header's log root.
+    pub log: TreePath,
+    /// The header's canonical bytes.
+    pub header: Base64Bytes,
+    /// The certificate over that header.
+    pub certificate: Base64Bytes,
+}
+
+/// A step of the verification, in the order in which they are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepName {
+    /// The file has the one form that a receipt has.
+    Form,
+    /// The record's canonical bytes decode.
+    Record,
+    /// The anchor's envelope decodes and is signed by the key that the receipt names.
+    Anchor,
+    /// The record lies in the anchor's offsets, and its leaf leads to the anchor's records root.
+    Batch,
+    /// The anchor leads to the log root of the header.
+    Log,
+    /// The header is of the genesis' chain and validator set.
+    Header,
+    /// More than two thirds of the genesis' validators signed the header.
+    Certificate,
+}
+
+impl StepName {
+    /// The name in text output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Record => "record",
+            Self::Anchor => "anchor",
+            Self::Batch => "batch",
+            Self::Log => "log",
+            Self::Header => "header",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// A step that held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which step.
+    pub name: StepName,
+    /// What was checked, in a sentence.
+    pub detail: String,
+}
+
+/// The step that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {}: {reason}", step.name())]
+pub struct ReceiptError {
+    /// Which step.
+    pub step: StepName,
+    /// What was expected and what was found.
+    pub reason: String,
+}
+
+/// What a receipt that verified says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The record.
+    pub record: OwnedRecord,
+    /// The anchor of its batch.
+    pub anchor: Anchor,
+    /// Who signed the anchor.
+    pub anchorer: IdentityId,
+    /// The certified header.
+    pub header: Header,
+    /// Every step that was taken.
+    pub steps: Vec<Step>,
+}
+
+impl Receipt {
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// Never for a receipt that fits into memory; the error is the serialiser's.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut out = serde_json::to_vec_pretty(self)?;
+        out.push(b'\n');
+        Ok(out)
+    }
+
+    /// Reads a file's bytes, strictly.
+    ///
+    /// # Errors
+    /// When they are not what [`Receipt::to_json`] writes for their content.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ReceiptError> {
+        let fail = |reason: String| ReceiptError { step: StepName::Form, reason };
+        if bytes.len() > RECEIPT_BYTES_MAX {
+            return Err(fail(format!("expected at most {RECEIPT_BYTES_MAX} bytes, found {}", bytes.len())));
+        }
+        let receipt: Self = serde_json::from_slice(bytes).map_err(|error| fail(format!("not a receipt: {error}")))?;
+        if receipt.format != RECEIPT_MARK {
+            return Err(fail(format!("expected format {RECEIPT_MARK:?}, found {:?}", receipt.format)));
+        }
+        if receipt.batch.path.len() > PATH_MAX || receipt.log.path.len() > PATH_MAX {
+            return Err(fail(format!("a path has more than {PATH_MAX} hashes")));
+        }
+        let again = receipt.to_json().map_err(|error| fail(error.to_string()))?;
+        if again != bytes {
+            let at = again.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+            return Err(fail(format!("not the one form of its content: differs at byte {at}")));
+        }
+        Ok(receipt)
+    }
+
+    /// Checks every link from the record to the genesis' validators. Needs nothing else.
+    ///
+    /// # Errors
+    /// Names the first step that does not hold, what was expected and what was found.
+    pub fn verify(&self, genesis: &Genesis) -> Result<Verified, ReceiptError> {
+        let mut steps = vec![];
+        let mut held = |name, detail| steps.push(Step { name, detail });
+        let record = self.check_record()?;
+        held(StepName::Record, describe_record(&record));
+        let (anchor, anchorer) = self.check_anchor(genesis)?;
+        let detail = format!("{} partition {} offsets {}–{}, ", anchor.stream, anchor.partition, anchor.first, anchor.last);
+        held(StepName::Anchor, detail + &format!("{} records, signed by identity {anchorer}", anchor.count));
+        self.check_batch(&record, &anchor)?;
+        let detail = format!("leaf {} of {} leads to root {}", self.batch.index, anchor.count, anchor.records_root);
+        held(StepName::Batch, detail);
+        let header = self.check_log()?;
+        held(StepName::Log, format!("anchor {} of {} leads to root {}", self.log.index, header.log_size, header.log_root));
+        check_header(&header, genesis)?;
+        held(StepName::Header, format!("chain {}, height {}, digest {}", header.chain_id, header.height, header.digest()));
+        let signed = self.check_certificate(&header, genesis)?;
+        held(StepName::Certificate, format!("{signed} of {} validators signed", genesis.validators.len()));
+        Ok(Verified { record, anchor, anchorer, header, steps })
+    }
+
+    fn check_record(&self) -> Result<OwnedRecord, ReceiptError> {
+        OwnedRecord::decode(&self.record.0).map_err(failed(StepName::Record))
+    }
+
+    fn check_anchor(&self, genesis: &Genesis) -> Result<(Anchor, IdentityId), ReceiptError> {
+        let fail = |reason: String| ReceiptError { step: StepName::Anchor, reason };
+        let signed = SignedStatement::decode(&self.anchor.0).map_err(failed(StepName::Anchor))?;
+        signed.verify(&self.anchorer, &genesis.tag()).map_err(failed(StepName::Anchor))?;
+        let statement = signed.into_statement();
+        let owner = IdentityId::of(&self.anchorer);
+        if statement.signer != owner {
+            return Err(fail(format!("the statement is by identity {}, the key is that of {owner}", statement.signer)));
+        }
+        match statement.body {
+            Body::Anchor(anchor) => Ok((anchor, statement.signer)),
+            other => Err(fail(format!("expected an anchor, found {}", other.content_type()))),
+        }
+    }
+
+    fn check_batch(&self, record: &OwnedRecord, anchor: &Anchor) -> Result<(), ReceiptError> {
+        let fail = |reason: String| ReceiptError { step: StepName::Batch, reason };
+        if record.partition != anchor.partition {
+            let (expected, found) = (anchor.partition, record.partition);
+            return Err(fail(format!("the anchor is about partition {expected}, the record is of {found}")));
+        }
+        if anchor.leaf_index(record.offset) != Some(self.batch.index) {
+            let reason = format!("offset {} is not leaf {} of the batch", record.offset, self.batch.index);
+            return Err(fail(reason));
+        }
+        if !(anchor.timestamp_min_ms..=anchor.timestamp_max_ms).contains(&record.timestamp_ms) {
+            let range = format!("{} to {}", anchor.timestamp_min_ms, anchor.timestamp_max_ms);
+            return Err(fail(format!("timestamp {} lies outside of the batch's {range}", record.timestamp_ms)));
+        }
+        let leaf = tree::leaf_hash(&self.record.0);
+        let size = TreeSize(anchor.count);
+        tree::verify_inclusion(&leaf, self.batch.index, size, &self.batch.path, &anchor.records_root)
+            .map_err(failed(StepName::Batch))
+    }
+
+    fn check_log(&self) -> Result<Header, ReceiptError> {
+        let header = Header::decode(&self.header.0).map_err(failed(StepName::Log))?;
+        let leaf = tree::leaf_hash(&self.anchor.0);
+        tree::verify_inclusion(&leaf, self.log.index, header.log_size, &self.log.path, &header.log_root)
+            .map_err(failed(StepName::Log))?;
+        Ok(header)
+    }
+
+    fn check_certificate(&self, header: &Header, genesis: &Genesis) -> Result<usize, ReceiptError> {
+        let certificate = Finalization::decode(&self.certificate.0, genesis.validators.len())
+            .map_err(failed(StepName::Certificate))?;
+        certificate
+            .verify_header(header, &genesis.validator_keys(), &genesis.tag())
+            .map_err(failed(StepName::Certificate))?;
+        Ok(certificate.signatures.len())
+    }
+}
+
+fn check_header(header: &Header, genesis: &Genesis) -> Result<(), ReceiptError> {
+    let fail = |reason: String| ReceiptError { step: StepName::Header, reason };
+    if header.chain_id != genesis.chain_id {
+        return Err(fail(format!("the genesis is of chain {:?}, the header of {:?}", genesis.chain_id, header.chain_id)));
+    }
+    let expected = validators_hash(&genesis.validator_keys());
+    if header.validators_hash != expected {
+        return Err(fail(format!("expected validator set {expected}, found {}", header.validators_hash)));
+    }
+    Ok(())
+}
+
+fn describe_record(record: &OwnedRecord) -> String {
+    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("none".to_owned(), |b| format!("{} bytes", b.len()));
+    let place = format!("topic {} partition {} offset {}", record.topic, record.partition, record.offset);
+    format!("{place}, timestamp {} ms, key {}, value {}", record.timestamp_ms, length(&record.key), length(&record.value))
+}
+
+fn failed<E: std::fmt::Display>(step: StepName) -> impl Fn(E) -> ReceiptError {
+    move |error| ReceiptError { step, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
