@@ -1,0 +1,257 @@
+//! An authenticated map from 32-byte keys to entries: a binary Patricia trie whose nodes are shared between versions.
+//!
+//! ```text
+//! leaf   = SHA-256(0x00 ‖ key ‖ value hash)
+//! branch = SHA-256(0x01 ‖ bit as u16 big-endian ‖ left ‖ right)     bit: the first bit in which left and right differ
+//! empty  = 32 zero bytes
+//! ```
+//!
+//! The shape follows from the set of keys alone, so that the root does not depend on the order of writes. A key's
+//! path is unique: a proof for another leaf at the end of that path proves absence. Clones share all nodes, which
+//! makes the speculative states of unfinished blocks cheap. It does not store to disk and never removes a key.
+
+use std::sync::Arc;
+
+use cairn_proof::Digest;
+use cairn_proof::digest::sha256;
+
+/// A key of the map: the SHA-256 of a structured name.
+pub type Key = Digest;
+
+/// What can stand in the map.
+pub trait Value: Clone {
+    /// Hash of the value's canonical bytes.
+    fn hash(&self) -> Digest;
+}
+
+#[derive(Debug)]
+enum Node<V> {
+    Leaf { key: Key, value: V, hash: Digest },
+    Branch { bit: u16, left: Arc<Node<V>>, right: Arc<Node<V>>, hash: Digest },
+}
+
+/// The map. Cloning it costs one reference count.
+#[derive(Debug)]
+pub struct Trie<V> {
+    root: Option<Arc<Node<V>>>,
+    entries: u64,
+}
+
+impl<V> Clone for Trie<V> {
+    fn clone(&self) -> Self {
+        Self { root: self.root.clone(), entries: self.entries }
+    }
+}
+
+impl<V> Default for Trie<V> {
+    fn default() -> Self {
+        Self { root: None, entries: 0 }
+    }
+}
+
+fn leaf_hash(key: &Key, value: &Digest) -> Digest {
+    sha256(&[&[0], &key.0, &value.0])
+}
+
+fn branch_hash(bit: u16, left: &Digest, right: &Digest) -> Digest {
+    sha256(&[&[1], &bit.to_be_bytes(), &left.0, &right.0])
+}
+
+fn bit_of(key: &Key, bit: u16) -> bool {
+    key.0[usize::from(bit / 8)] >> (7 - bit % 8) & 1 == 1
+}
+
+/// The first bit in which two different keys differ.
+fn first_difference(a: &Key, b: &Key) -> Option<u16> {
+    let byte = a.0.iter().zip(&b.0).position(|(x, y)| x != y)?;
+    // The position is below 32, so it fits.
+    #[allow(clippy::cast_possible_truncation)]
+    let base = byte as u16 * 8;
+    #[allow(clippy::cast_possible_truncation)]
+    let within = (a.0[byte] ^ b.0[byte]).leading_zeros() as u16;
+    Some(base + within)
+}
+
+impl<V: Value> Node<V> {
+    fn hash(&self) -> Digest {
+        match self {
+            Self::Leaf { hash, .. } | Self::Branch { hash, .. } => *hash,
+        }
+    }
+
+    fn leaf(key: Key, value: V) -> Arc<Self> {
+        let hash = leaf_hash(&key, &value.hash());
+        Arc::new(Self::Leaf { key, value, hash })
+    }
+
+    fn branch(bit: u16, left: Arc<Self>, right: Arc<Self>) -> Arc<Self> {
+        let hash = branch_hash(bit, &left.hash(), &right.hash());
+        Arc::new(Self::Branch { bit, left, right, hash })
+    }
+
+    /// A new node with `leaf` put at its place below `node`; the two differ first in bit `split`, or not at all.
+    fn insert(node: &Arc<Self>, key: &Key, leaf: Arc<Self>, split: Option<u16>) -> Arc<Self> {
+        match (&**node, split) {
+            (Self::Branch { bit, left, right, .. }, split) if split.is_none_or(|split| *bit < split) => {
+                if bit_of(key, *bit) {
+                    Self::branch(*bit, left.clone(), Self::insert(right, key, leaf, split))
+                } else {
+                    Self::branch(*bit, Self::insert(left, key, leaf, split), right.clone())
+                }
+            }
+            (_, Some(split)) if bit_of(key, split) => Self::branch(split, node.clone(), leaf),
+            (_, Some(split)) => Self::branch(split, leaf, node.clone()),
+            (_, None) => leaf,
+        }
+    }
+}
+
+impl<V: Value> Trie<V> {
+    /// The empty map.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many keys it holds.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// The root over everything in it.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.root.as_ref().map_or(Digest::ZERO, |node| node.hash())
+    }
+
+    /// The leaf at the end of the key's path: the key's own, or the only one that could be in its place.
+    fn closest(&self, key: &Key) -> Option<(&Key, &V)> {
+        let mut node = self.root.as_ref()?;
+        loop {
+            match &**node {
+                Node::Leaf { key, value, .. } => return Some((key, value)),
+                Node::Branch { bit, left, right, .. } => node = if bit_of(key, *bit) { right } else { left },
+            }
+        }
+    }
+
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&V> {
+        self.closest(key).filter(|(found, _)| *found == key).map(|(_, value)| value)
+    }
+
+    /// Puts `value` at `key`, in place of what was there.
+    pub fn insert(&mut self, key: Key, value: V) {
+        let leaf = Node::leaf(key, value);
+        let split = match self.closest(&key) {
+            None => {
+                self.root = Some(leaf);
+                self.entries = 1;
+                return;
+            }
+            Some((found, _)) => first_difference(found, &key),
+        };
+        if let Some(root) = &self.root {
+            self.root = Some(Node::insert(root, &key, leaf, split));
+            self.entries += u64::from(split.is_some());
+        }
+    }
+
+    /// All values, in the order of their keys.
+    pub fn for_each(&self, mut visit: impl FnMut(&Key, &V)) {
+        let mut open: Vec<&Arc<Node<V>>> = self.root.iter().collect();
+        while let Some(node) = open.pop() {
+            match &**node {
+                Node::Leaf { key, value, .. } => visit(key, value),
+                Node::Branch { left, right, .. } => open.extend([right, left]),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Number(u64);
+
+    impl Value for Number {
+        fn hash(&self) -> Digest {
+            sha256(&[&self.0.to_be_bytes()])
+        }
+    }
+
+    fn key(number: u16) -> Key {
+        // Keys that share long prefixes as well as keys that do not.
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&(number & 0x0303).to_be_bytes());
+        key[30..].copy_from_slice(&number.to_be_bytes());
+        Digest(key)
+    }
+
+    fn of(map: &BTreeMap<u16, u64>) -> Trie<Number> {
+        let mut trie = Trie::new();
+        for (number, value) in map {
+            trie.insert(key(*number), Number(*value));
+        }
+        trie
+    }
+
+    #[test]
+    fn roots_of_small_maps_are_the_documented_ones() {
+        let mut trie = Trie::new();
+        assert_eq!(trie.root(), Digest::ZERO);
+        let (first, second) = (Digest([0; 32]), Digest([0x10; 32]));
+        trie.insert(first, Number(1));
+        let left = leaf_hash(&first, &Number(1).hash());
+        assert_eq!(trie.root(), left);
+        trie.insert(second, Number(2));
+        assert_eq!(trie.root(), branch_hash(3, &left, &leaf_hash(&second, &Number(2).hash())));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map_and_the_order_of_writes_does_not_matter(
+            writes in proptest::collection::vec((any::<u16>(), any::<u64>()), 0..200), missing in any::<u16>(),
+        ) {
+            let mut trie = Trie::new();
+            let mut map = BTreeMap::new();
+            for (number, value) in &writes {
+                let before = trie.clone();
+                let root = before.root();
+                trie.insert(key(*number), Number(*value));
+                prop_assert_eq!(before.root(), root, "a clone does not change");
+                map.insert(*number, *value);
+            }
+            prop_assert_eq!(trie.len(), map.len() as u64);
+            prop_assert_eq!(trie.root(), of(&map).root());
+            for (number, value) in &map {
+                prop_assert_eq!(trie.get(&key(*number)), Some(&Number(*value)));
+            }
+            prop_assert_eq!(trie.get(&key(missing)).map(|n| n.0), map.get(&missing).copied());
+            let mut visited = 0;
+            trie.for_each(|_, _| visited += 1);
+            prop_assert_eq!(visited, map.len());
+        }
+
+        #[test]
+        fn a_changed_value_changes_the_root(map in proptest::collection::btree_map(any::<u16>(), any::<u64>(), 1..50), at in any::<prop::sample::Index>()) {
+            let mut trie = of(&map);
+            let root = trie.root();
+            let (number, value) = map.iter().nth(at.index(map.len())).unwrap();
+            trie.insert(key(*number), Number(value ^ 1));
+            prop_assert_ne!(trie.root(), root);
+        }
+    }
+}
