@@ -1,0 +1,228 @@
+//! Stream definitions in files: what `cairn stream add FILE.toml` reads, and the three that are built in.
+//!
+//! A file is checked whole before anything is sent to the chain: every error names the file, the key, what stands
+//! there and what is allowed. The rules of names, counts and limits are those of the statement itself
+//! ([`StreamDefinition::check`]) and those of the table's columns ([`cairn_anchor::schema::table_schema`]), so that a
+//! file that passes here is not refused later for its form. Who may anchor is not in the file: the caller adds it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use cairn_proof::Digest;
+use cairn_proof::identity::IdentityId;
+use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, StatementError, StreamDefinition};
+use serde::Deserialize;
+
+/// A definition is a few lines; a schema has to fit into one statement with room to spare.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Formats by the name that they have in files.
+const FORMATS: [Format; 3] = [Format::Avro, Format::AvroConfluent, Format::Json];
+/// The id in Confluent framing where the file names none.
+const SCHEMA_ID_DEFAULT: u32 = 1;
+
+/// A stream that every new network knows: the texts of its files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BuiltIn {
+    /// The stream's name.
+    pub(crate) name: &'static str,
+    /// The definition, TOML.
+    pub(crate) definition: &'static str,
+    /// What the definition calls the schema's file.
+    pub(crate) schema_file: &'static str,
+    /// The schema, Avro JSON.
+    pub(crate) schema: &'static str,
+}
+
+/// The built-in city streams.
+pub(crate) const BUILT_IN: [BuiltIn; 3] = [
+    BuiltIn {
+        name: "traffic.flow",
+        definition: include_str!("../../schemas/traffic.flow.toml"),
+        schema_file: "traffic.flow.avsc",
+        schema: include_str!("../../schemas/traffic.flow.avsc"),
+    },
+    BuiltIn {
+        name: "energy.meter_reading",
+        definition: include_str!("../../schemas/energy.meter_reading.toml"),
+        schema_file: "energy.meter_reading.avsc",
+        schema: include_str!("../../schemas/energy.meter_reading.avsc"),
+    },
+    BuiltIn {
+        name: "emergency.incident",
+        definition: include_str!("../../schemas/emergency.incident.toml"),
+        schema_file: "emergency.incident.avsc",
+        schema: include_str!("../../schemas/emergency.incident.avsc"),
+    },
+];
+
+impl BuiltIn {
+    /// The definition, without anchorers.
+    ///
+    /// # Errors
+    /// None in a build whose tests pass.
+    pub(crate) fn stream(&self) -> Result<StreamDefinition> {
+        parse(&format!("{}.toml (built in)", self.name), self.definition, |file| {
+            ensure!(file == Path::new(self.schema_file), "no such built-in file; there is {}", self.schema_file);
+            Ok(self.schema.to_owned())
+        })
+    }
+}
+
+/// The built-in streams, without anchorers.
+///
+/// # Errors
+/// None in a build whose tests pass.
+pub(crate) fn built_in() -> Result<Vec<StreamDefinition>> {
+    BUILT_IN.iter().map(BuiltIn::stream).collect()
+}
+
+/// Reads a stream definition and its schema files, which it names relative to itself. Anchorers are left empty.
+///
+/// # Errors
+/// When a file cannot be read, or holds what it may not hold: names file, key, value and what is allowed.
+pub(crate) fn read(path: &Path) -> Result<StreamDefinition> {
+    let text = read_text(path)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    parse(&path.display().to_string(), &text, |file| read_text(&folder.join(file)))
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamFile {
+    name: String,
+    topic: Option<String>,
+    partitions: u32,
+    format: String,
+    schema: Option<PathBuf>,
+    schema_id: Option<u32>,
+    schemas: Option<Vec<SchemaEntry>>,
+    key_fields: Vec<String>,
+    event_time: Option<String>,
+    #[serde(default)]
+    gaps_allowed: bool,
+    #[serde(default)]
+    limits: LimitsEntry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchemaEntry {
+    id: u32,
+    file: PathBuf,
+}
+
+/// Any of the limits may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsEntry {
+    records_max: Option<u32>,
+    bytes_max: Option<u32>,
+    age_ms_max: Option<u32>,
+}
+
+/// Parses a definition. `label` names it in errors; `load` gives the text of the schema files that it names.
+fn parse(label: &str, text: &str, load: impl Fn(&Path) -> Result<String>) -> Result<StreamDefinition> {
+    let file: StreamFile = toml::from_str(text).map_err(|error| anyhow!("{label}: {error}"))?;
+    let schemas = load_schemas(label, &file, load)?;
+    let format = FORMATS.into_iter().find(|format| format.name() == file.format).ok_or_else(|| {
+        let allowed = FORMATS.map(Format::name).join(", ");
+        anyhow!("{label}: format = {:?}: allowed are {allowed}", file.format)
+    })?;
+    let limits = BatchLimits::default();
+    let mut definition = StreamDefinition {
+        topic: file.topic.unwrap_or_else(|| file.name.clone()),
+        name: file.name,
+        partitions: file.partitions,
+        format,
+        schemas,
+        key_fields: file.key_fields,
+        event_time: file.event_time,
+        limits: BatchLimits {
+            records_max: file.limits.records_max.unwrap_or(limits.records_max),
+            bytes_max: file.limits.bytes_max.unwrap_or(limits.bytes_max),
+            age_ms_max: file.limits.age_ms_max.unwrap_or(limits.age_ms_max),
+        },
+        gaps_allowed: file.gaps_allowed,
+        anchorers: Vec::new(),
+    };
+    check_form(label, &mut definition)?;
+    check_fields(label, &definition)?;
+    Ok(definition)
+}
+
+/// `schema = FILE` (and `schema_id`), or `[[schemas]]` with several versions.
+fn load_schemas(label: &str, file: &StreamFile, load: impl Fn(&Path) -> Result<String>) -> Result<Vec<SchemaVersion>> {
+    let load = |id: u32, key: &str, path: &Path| {
+        let text = load(path).with_context(|| format!("{label}: {key} = {:?}", path.display().to_string()))?;
+        Ok(SchemaVersion { id, text })
+    };
+    match (&file.schema, &file.schemas) {
+        (Some(path), None) => Ok(vec![load(file.schema_id.unwrap_or(SCHEMA_ID_DEFAULT), "schema", path)?]),
+        (None, Some(entries)) if file.schema_id.is_none() => {
+            entries.iter().map(|entry| load(entry.id, "schemas.file", &entry.file)).collect()
+        }
+        (None, Some(_)) => bail!("{label}: schema_id belongs to a single schema; each of [[schemas]] has its own id"),
+        (Some(_), Some(_)) => bail!("{label}: has both schema and [[schemas]]: keep one of them"),
+        (None, None) => bail!("{label}: has no schema: add schema = \"FILE.avsc\", relative to this file"),
+    }
+}
+
+/// What the chain will check, checked here, with somebody standing in for the anchorers.
+fn check_form(label: &str, definition: &mut StreamDefinition) -> Result<()> {
+    definition.anchorers = vec![IdentityId(Digest::ZERO)];
+    let checked = definition.check();
+    definition.anchorers.clear();
+    checked.map_err(|error| match error {
+        StatementError::Field { field, expected, found } => anyhow!("{label}: {field} = {found}: allowed is {expected}"),
+        other => anyhow!("{label}: {other}"),
+    })
+}
+
+/// The schema's columns, and that key fields and event time are among them.
+fn check_fields(label: &str, definition: &StreamDefinition) -> Result<()> {
+    for version in &definition.schemas {
+        let alone = StreamDefinition { schemas: vec![version.clone()], ..definition.clone() };
+        cairn_anchor::schema::table_schema(&alone)
+            .map_err(|error| anyhow!("{label}: schema (id {}): {error}", version.id))?;
+    }
+    let table = cairn_anchor::schema::table_schema(definition).map_err(|error| anyhow!("{label}: {error}"))?;
+    let names = || table.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    for name in &definition.key_fields {
+        let field = table.field_with_name(name).map_err(|_| {
+            anyhow!("{label}: key_fields: {name:?} is not a field of the schema, which has {}", names())
+        })?;
+        ensure!(
+            !field.data_type().is_nested(),
+            "{label}: key_fields: {name:?} is a {}: allowed are plain fields, no records, arrays or maps",
+            field.data_type()
+        );
+    }
+    if let Some(name) = &definition.event_time {
+        let field = table.field_with_name(name).map_err(|_| {
+            anyhow!("{label}: event_time = {name:?} is not a field of the schema, which has {}", names())
+        })?;
+        let kind = field.data_type().to_string();
+        ensure!(
+            field.data_type().is_temporal() || matches!(kind.as_str(), "Int64" | "Utf8"),
+            "{label}: event_time = {name:?} is a {kind}: allowed are timestamps, dates, long (milliseconds since 1970) and \
+             string (RFC 3339)"
+        );
+    }
+    Ok(())
+}
+
+/// A text file of bounded size.
+fn read_text(path: &Path) -> Result<String> {
+    let name = || path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", name()))?;
+    ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, "{}: longer than {FILE_BYTES_MAX} bytes", name());
+    String::from_utf8(bytes).with_context(|| format!("{}: not UTF-8 text", name()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+use super::*;
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Station", "fields": [
+    {"name": "station", "type": "string"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "ozone", "type": ["null", "double"], "default": null},
+    {"name": "parts", "type": {"type": "array", "items": "double"}}]}"#;
+
+const DEFINITION: &str = r#"
+name = "air.quality"
+topic = "sensors.air"
+partitions = 3
+format = "json"
+schema = "air.avsc"
+key_fields = ["station"]
+event_time = "at"
+"#;
+
+fn parsed(text: &str) -> Result<StreamDefinition> {
+    parse("air.toml", text, |file| {
+        ensure!(file == Path::new("air.avsc"), "no such file");
+        Ok(SCHEMA.to_owned())
+    })
+}
+
+fn refusal(text: &str) -> String {
+    format!("{:#}", parsed(text).unwrap_err())
+}
+
+#[test]
+fn the_built_in_streams_are_valid_and_are_what_the_simulator_publishes() {
+    let streams = built_in().unwrap();
+    let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    assert_eq!(names, BUILT_IN.map(|stream| stream.name));
+    assert_eq!(names, crate::city::CityStream::ALL.map(crate::city::CityStream::name));
+    let formats: Vec<Format> = streams.iter().map(|stream| stream.format).collect();
+    assert_eq!(formats, FORMATS);
+    for stream in &streams {
+        assert_eq!(stream.partitions, 4);
+        assert_eq!(stream.limits, BatchLimits::default());
+        assert!(stream.anchorers.is_empty() && stream.event_time.is_some() && !stream.gaps_allowed);
+        assert_eq!(stream.key_fields.len(), 1);
+    }
+}
+
+#[test]
+fn every_field_of_the_built_in_schemas_says_what_it_is() {
+    for stream in BUILT_IN {
+        let schema: serde_json::Value = serde_json::from_str(stream.schema).unwrap();
+        let fields = schema["fields"].as_array().unwrap();
+        assert!(schema["doc"].as_str().unwrap().contains("Follows"), "{}", stream.name);
+        for field in fields {
+            let doc = field["doc"].as_str().unwrap_or_default();
+            assert!(doc.len() > 30 && doc.ends_with('.'), "{}.{}: {doc:?}", stream.name, field["name"]);
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let stream = parsed(DEFINITION).unwrap();
+    assert_eq!((stream.name.as_str(), stream.topic.as_str()), ("air.quality", "sensors.air"));
+    assert_eq!(stream.limits, BatchLimits::default());
+    assert_eq!(stream.schemas, [SchemaVersion { id: 1, text: SCHEMA.to_owned() }]);
+    assert!(!stream.gaps_allowed);
+    let stream = parsed(&DEFINITION.replace("topic = \"sensors.air\"", "")).unwrap();
+    assert_eq!(stream.topic, "air.quality");
+    let limits = parsed(&format!("{DEFINITION}[limits]\nage_ms_max = 250\n")).unwrap().limits;
+    assert_eq!(limits, BatchLimits { age_ms_max: 250, ..BatchLimits::default() });
+}
+
+#[test]
+fn several_schema_versions_keep_their_ids_and_order() {
+    let versions = "[[schemas]]\nid = 7\nfile = \"air.avsc\"\n[[schemas]]\nid = 9\nfile = \"air.avsc\"\n";
+    let several = format!("{}{versions}", DEFINITION.replace("schema = \"air.avsc\"", ""));
+    let ids: Vec<u32> = parsed(&several).unwrap().schemas.iter().map(|schema| schema.id).collect();
+    assert_eq!(ids, [7, 9]);
+    assert!(refusal(&format!("{DEFINITION}{versions}")).contains("both schema and [[schemas]]"));
+    assert!(refusal(&several.replace("id = 9", "id = 7")).contains("each one once"));
+    let with_id = several.replace("partitions", "schema_id = 3\npartitions");
+    assert!(refusal(&with_id).contains("schema_id belongs to a single schema"));
+}
+
+#[test]
+fn errors_name_file_key_value_and_what_is_allowed() {
+    let change = |from: &str, to: &str| refusal(&DEFINITION.replace(from, to));
+    for (text, parts) in [
+        (change("partitions = 3", "partitions = 0"), ["air.toml", "partitions = 0", "1 to 4096"]),
+        (change("partitions = 3", "partitions = \"three\""), ["air.toml", "partitions", "u32"]),
+        (change("\"json\"", "\"xml\""), ["air.toml", "format = \"xml\"", "avro, avro-confluent, json"]),
+        (change("air.quality", "Air"), ["air.toml", "name = \"Air\"", "schema.table"]),
+        (change("air.quality", "cairn.blocks"), ["air.toml", "cairn.blocks", "none of"]),
+        (change("sensors.air", "a b"), ["air.toml", "topic = \"a b\"", "a–z"]),
+        (change("[\"station\"]", "[\"place\"]"), ["air.toml", "\"place\"", "station, at, ozone, parts"]),
+        (change("[\"station\"]", "[\"parts\"]"), ["air.toml", "key_fields: \"parts\"", "plain fields"]),
+        (change("\"at\"", "\"when\""), ["air.toml", "event_time = \"when\"", "station, at, ozone, parts"]),
+        (change("\"at\"", "\"ozone\""), ["air.toml", "event_time = \"ozone\"", "timestamps"]),
+        (change("air.avsc", "gone.avsc"), ["air.toml", "schema = \"gone.avsc\"", "no such file"]),
+        (change("schema = \"air.avsc\"", ""), ["air.toml", "no schema", "add schema ="]),
+        (change("topic =", "topik ="), ["air.toml", "topik", "expected one of"]),
+        (change("partitions = 3", ""), ["air.toml", "missing field", "partitions"]),
+        (
+            refusal(&format!("{DEFINITION}[limits]\nbytes_max = 5\n")),
+            ["air.toml", "limits.bytes_max = 5", "1024 to 268435456"],
+        ),
+    ] {
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+    }
+}
+
+#[test]
+fn schemas_are_found_beside_the_file_and_files_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("air.toml");
+    std::fs::write(&path, DEFINITION).unwrap();
+    let text = format!("{:#}", read(&path).unwrap_err());
+    assert!(text.contains("air.avsc") && text.contains("cannot open"), "{text}");
+    std::fs::write(folder.path().join("air.avsc"), SCHEMA).unwrap();
+    assert_eq!(read(&path).unwrap(), parsed(DEFINITION).unwrap());
+    std::fs::write(folder.path().join("air.avsc"), SCHEMA.replace("double", "unknown")).unwrap();
+    assert!(format!("{:#}", read(&path).unwrap_err()).contains("schema (id 1)"));
+    std::fs::write(&path, "#".repeat(70_000)).unwrap();
+    assert!(format!("{:#}", read(&path).unwrap_err()).contains("longer than 65536 bytes"));
+    let gone = folder.path().join("gone.toml");
+    assert!(format!("{:#}", read(&gone).unwrap_err()).contains("gone.toml"));
+}
