@@ -50,17 +50,19 @@ impl NdjsonRows {
             Ok(Members(members)) => members,
             Err(error) => return bad(None, format!("{} (character {})", without_place(&error), error.column())),
         };
-        let mut filler = Filler { plan, cells: plan.empty_row(), columns: BTreeSet::new() };
+        let mut filler = Filler { plan, cells: plan.empty_row(), columns: BTreeSet::new(), unknown: Vec::new() };
         let filled = members.into_iter().try_for_each(|(name, value)| filler.put(&name, &name, value));
         if let Err(reject) = filled {
             return Next::Bad(reject);
         }
         let missing = plan.missing(|index| !matches!(filler.cells[index], Cell::Missing));
-        if let Some(field) = missing.first() {
-            let columns: Vec<String> = filler.columns.into_iter().collect();
-            return bad(None, format!("nothing for the field {field}\n{}", plan.advice(&columns)));
-        }
-        Next::Row(filler.cells)
+        let complaint = match (filler.unknown.as_slice(), missing.as_slice()) {
+            ([], []) => return Next::Row(filler.cells),
+            ([], fields) => format!("nothing for {}", fields.join(", ")),
+            (columns, _) => format!("the schema has no field for {}", columns.join(", ")),
+        };
+        let columns: Vec<String> = filler.columns.into_iter().collect();
+        bad(None, format!("{complaint}\n{}", plan.advice(&columns)))
     }
 }
 
@@ -83,6 +85,8 @@ struct Filler<'p> {
     cells: Vec<Cell>,
     /// What the line has, for the error message.
     columns: BTreeSet<String>,
+    /// Of these, what goes into no field.
+    unknown: Vec<String>,
 }
 
 impl Filler<'_> {
@@ -110,8 +114,8 @@ impl Filler<'_> {
             }
             (Place::Unknown, _) => {
                 self.columns.insert(path.to_owned());
-                let columns: Vec<String> = self.columns.iter().cloned().collect();
-                reject(format!("the schema has no such field\n{}", self.plan.advice(&columns)))
+                self.unknown.push(path.to_owned());
+                Ok(())
             }
         }
     }

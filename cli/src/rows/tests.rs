@@ -135,8 +135,8 @@ fn a_bad_json_line_stops_with_its_place_or_is_counted() {
     for (reason, part) in reasons.iter().zip([
         "line 2: EOF while parsing",
         "line 3: invalid type: sequence, expected a JSON object",
-        "line 4, column colour: the schema has no such field\nthe file has:     colour, id\nthe schema wants: id*",
-        "line 5: nothing for the field id",
+        "line 4: the schema has no field for colour\nthe file has:     colour, id\nthe schema wants: id*",
+        "line 5: nothing for id",
         "line 6: \"id\" is there twice",
         "line 7: trailing characters",
         "line 8: longer than 1048576 bytes",
