@@ -2,14 +2,16 @@
 //!
 //! A file is checked whole before anything is sent to the chain: every error names the file, the key, what stands
 //! there and what is allowed. The rules of names, counts and limits are those of the statement itself
-//! ([`StreamDefinition::check`]) and those of the table's columns ([`cairn_anchor::schema::table_schema`]), so that a
-//! file that passes here is not refused later for its form. Who may anchor is not in the file: the caller adds it.
+//! ([`StreamDefinition::check`]) and those of reading and writing its records ([`StreamDecoder`], [`Encoder`]), so that
+//! a file that passes here is not refused later for its form. Who may anchor is not in the file: the caller adds it.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use cairn_ingest::decode::StreamDecoder;
+use cairn_ingest::encode::Encoder;
 use cairn_proof::Digest;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, StatementError, StreamDefinition};
@@ -181,34 +183,15 @@ fn check_form(label: &str, definition: &mut StreamDefinition) -> Result<()> {
     })
 }
 
-/// The schema's columns, and that key fields and event time are among them.
+/// The schema, as those who read and write the records see it.
 fn check_fields(label: &str, definition: &StreamDefinition) -> Result<()> {
-    for version in &definition.schemas {
-        let alone = StreamDefinition { schemas: vec![version.clone()], ..definition.clone() };
-        cairn_anchor::schema::table_schema(&alone)
-            .map_err(|error| anyhow!("{label}: schema (id {}): {error}", version.id))?;
-    }
-    let table = cairn_anchor::schema::table_schema(definition).map_err(|error| anyhow!("{label}: {error}"))?;
-    let names = || table.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    let decoder = StreamDecoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
+    Encoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
     for name in &definition.key_fields {
-        let field = table.field_with_name(name).map_err(|_| {
-            anyhow!("{label}: key_fields: {name:?} is not a field of the schema, which has {}", names())
-        })?;
+        let nested = decoder.table().field_with_name(name).is_ok_and(|field| field.data_type().is_nested());
         ensure!(
-            !field.data_type().is_nested(),
-            "{label}: key_fields: {name:?} is a {}: allowed are plain fields, no records, arrays or maps",
-            field.data_type()
-        );
-    }
-    if let Some(name) = &definition.event_time {
-        let field = table.field_with_name(name).map_err(|_| {
-            anyhow!("{label}: event_time = {name:?} is not a field of the schema, which has {}", names())
-        })?;
-        let kind = field.data_type().to_string();
-        ensure!(
-            field.data_type().is_temporal() || matches!(kind.as_str(), "Int64" | "Utf8"),
-            "{label}: event_time = {name:?} is a {kind}: allowed are timestamps, dates, long (milliseconds since 1970) and \
-             string (RFC 3339)"
+            !nested,
+            "{label}: key_fields: {name:?} is a record, an array or a map: a key is made of plain fields"
         );
     }
     Ok(())

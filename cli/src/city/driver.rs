@@ -58,13 +58,8 @@ impl Tally {
     }
 
     fn count(&mut self, stream: CityStream, bad: bool) {
-        let index = match stream {
-            CityStream::Traffic => 0,
-            CityStream::Energy => 1,
-            CityStream::Emergency => 2,
-        };
-        self.sent[index] += 1;
-        self.bad[index] += u64::from(bad);
+        self.sent[stream.index()] += 1;
+        self.bad[stream.index()] += u64::from(bad);
     }
 }
 

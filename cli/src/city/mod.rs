@@ -23,6 +23,7 @@ mod energy;
 mod fault;
 mod place;
 mod random;
+mod record;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use anyhow::{Result, ensure};
 pub(crate) use driver::{Drive, Stamp, Tally, drive};
 pub(crate) use emergency::IncidentMessage;
 pub(crate) use energy::MeterReading;
+pub(crate) use record::CityEncoder;
 pub(crate) use traffic::TrafficFlow;
 
 use clock::{Second, Weather};
@@ -122,6 +124,15 @@ impl CityStream {
             Self::Traffic => "traffic.flow",
             Self::Energy => "energy.meter_reading",
             Self::Emergency => "emergency.incident",
+        }
+    }
+
+    /// Position in [`Self::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Traffic => 0,
+            Self::Energy => 1,
+            Self::Emergency => 2,
         }
     }
 }

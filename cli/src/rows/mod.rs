@@ -1,13 +1,12 @@
 //! Rows from files, for `cairn publish`: CSV and NDJSON, plain or compressed, one at a time.
 //!
 //! ```text
-//! file or - ─▶ source: decompress, count bytes ─▶ csv | ndjson: bounded records ─▶ mapping: by name ─▶ Row
+//! file or - ─▶ source: decompress, count bytes ─▶ csv | ndjson: bounded records ─▶ mapping: by name ─▶ encoder ─▶ Message
 //! ```
 //!
 //! Memory does not grow with the file: one record is held, of at most a mebibyte. A bad record stops the reading with
 //! file, line, column and reason, or is counted and passed over ([`ReadOptions::skip_bad`]). What a value means is not
-//! decided here but by the encoder, which knows the types; it hands a row that it cannot encode back to
-//! [`RowReader::reject`], so that such a row stops or is passed over like any other bad one.
+//! decided here but by the [`Encoder`], which knows the types; a row that it refuses is bad like any other.
 
 mod csv;
 mod lines;
@@ -18,6 +17,8 @@ mod source;
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
+use cairn_ingest::encode::{self, Binding, EncodeError, Encoder, Message};
+use cairn_proof::statement::StreamDefinition;
 use serde_json::Value;
 
 pub(crate) use mapping::Mapping;
@@ -58,7 +59,7 @@ impl Default for ReadOptions {
 
 /// One value of a row, not yet typed.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cell {
+enum Cell {
     /// The file says nothing: the schema's default, or null.
     Missing,
     /// Null.
@@ -67,6 +68,16 @@ pub(crate) enum Cell {
     Text(String),
     /// A JSON value.
     Json(Value),
+}
+
+impl Cell {
+    fn borrowed(&self) -> encode::Cell<'_> {
+        match self {
+            Self::Missing | Self::Null => encode::Cell::Null,
+            Self::Text(text) => encode::Cell::Text(text),
+            Self::Json(value) => encode::Cell::Json(value),
+        }
+    }
 }
 
 /// A record that cannot be published.
@@ -94,11 +105,14 @@ impl fmt::Display for BadRecord {
 
 impl std::error::Error for BadRecord {}
 
-/// Reads the rows of one input.
+/// Reads the rows of one input as records of a stream.
 pub(crate) struct RowReader {
     name: String,
     progress: Progress,
     plan: Plan,
+    encoder: Encoder,
+    /// Cells are in the order of the schema's fields.
+    in_order: Binding,
     rows: Rows,
     skip_bad: bool,
     line: u64,
@@ -127,14 +141,30 @@ struct Reject {
     reason: String,
 }
 
+impl From<EncodeError> for Reject {
+    fn from(error: EncodeError) -> Self {
+        let why = error.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let reason = format!("expected {}, found {}{why}", error.expected, error.value);
+        Self { column: Some(error.column), reason }
+    }
+}
+
 impl RowReader {
-    /// Opens an input whose rows shall fit `schema`, the Avro schema of a stream as JSON text.
+    /// Opens an input whose rows shall become records of `stream`.
     ///
     /// # Errors
     /// When the input cannot be opened or read, the mapping does not fit the schema, or the columns of a CSV file do
     /// not fit it; then the error lists what the file has and what the schema wants.
-    pub(crate) fn open(input: &Input, schema: &str, mapping: &Mapping, options: &ReadOptions) -> Result<Self> {
-        let plan = Plan::new(schema, mapping)?;
+    pub(crate) fn open(
+        input: &Input,
+        stream: &StreamDefinition,
+        mapping: &Mapping,
+        options: &ReadOptions,
+    ) -> Result<Self> {
+        let schema = stream.table_schema().with_context(|| format!("the stream {} has no schema", stream.name))?;
+        let plan = Plan::new(&schema.text, mapping)?;
+        let encoder = Encoder::new(stream)?;
+        let in_order = encoder.bind(&encoder.fields().collect::<Vec<_>>())?;
         let name = input.name();
         let mut source = source::open(input)?;
         let first = source.reader.fill_buf().with_context(|| format!("cannot read {name}"))?;
@@ -155,6 +185,8 @@ impl RowReader {
             name,
             progress: source.progress,
             plan,
+            encoder,
+            in_order,
             rows,
             skip_bad: options.skip_bad,
             line: 0,
@@ -164,11 +196,11 @@ impl RowReader {
         })
     }
 
-    /// The next good record's cells, in the order of the schema's fields; `None` at the end.
+    /// Encodes the next good row into `message`; false at the end.
     ///
     /// # Errors
-    /// A bad record, unless those are passed over; an input that cannot be read further.
-    pub(crate) fn next_cells(&mut self) -> Result<Option<Vec<Cell>>> {
+    /// A bad row, as [`BadRecord`], unless those are passed over; an input that cannot be read further.
+    pub(crate) fn next_message(&mut self, message: &mut Message) -> Result<bool> {
         loop {
             let next = match &mut self.rows {
                 Rows::Csv(rows) => rows.next(&self.plan, &mut self.line),
@@ -176,26 +208,24 @@ impl RowReader {
                 Rows::Empty => Ok(Next::End),
             };
             match next.with_context(|| format!("cannot read {} after line {}", self.name, self.line))? {
+                Next::End => return Ok(false),
+                Next::Bad(reject) => self.note(reject)?,
                 Next::Row(cells) => {
-                    self.good_count += 1;
-                    return Ok(Some(cells));
+                    let cells: Vec<encode::Cell<'_>> = cells.iter().map(Cell::borrowed).collect();
+                    match self.encoder.encode(&self.in_order, &cells, message) {
+                        Ok(()) => {
+                            self.good_count += 1;
+                            return Ok(true);
+                        }
+                        Err(error) => self.note(Reject::from(error))?,
+                    }
                 }
-                Next::Bad(reject) => self.note(reject.column, reject.reason)?,
-                Next::End => return Ok(None),
             }
         }
     }
 
-    /// The row given last turned out to be bad.
-    ///
-    /// # Errors
-    /// That row, unless bad ones are passed over.
-    pub(crate) fn reject(&mut self, column: Option<String>, reason: String) -> Result<()> {
-        self.good_count = self.good_count.saturating_sub(1);
-        self.note(column, reason)
-    }
-
-    fn note(&mut self, column: Option<String>, reason: String) -> Result<()> {
+    fn note(&mut self, reject: Reject) -> Result<()> {
+        let Reject { column, reason } = reject;
         let bad = BadRecord { file: self.name.clone(), line: self.line, column, reason };
         self.bad_count += 1;
         if !self.skip_bad {

@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use cairn_proof::statement::{BatchLimits, Format, SchemaVersion};
 use serde_json::json;
 
 use super::*;
@@ -23,22 +24,37 @@ fn file(name: &str, bytes: &[u8]) -> Temporary {
     Temporary { _folder: folder, path }
 }
 
+fn stream() -> StreamDefinition {
+    StreamDefinition {
+        name: "test.rows".to_owned(),
+        topic: "rows".to_owned(),
+        partitions: 1,
+        format: Format::Json,
+        schemas: vec![SchemaVersion { id: 1, text: SCHEMA.to_owned() }],
+        key_fields: vec!["id".to_owned()],
+        event_time: None,
+        limits: BatchLimits::default(),
+        gaps_allowed: false,
+        anchorers: Vec::new(),
+    }
+}
+
 fn open(file: &Temporary, maps: &[&str], constants: &[&str], options: &ReadOptions) -> Result<RowReader> {
     let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let mapping = Mapping::parse(&strings(maps), &strings(constants), false)?;
-    RowReader::open(&Input::parse(&file.path), SCHEMA, &mapping, options)
+    RowReader::open(&Input::parse(&file.path), &stream(), &mapping, options)
 }
 
-fn all(reader: &mut RowReader) -> Result<Vec<Vec<Cell>>> {
-    let mut rows = Vec::new();
-    while let Some(row) = reader.next_cells()? {
-        rows.push(row);
+/// The values of all messages, which are JSON; their keys are checked on the way.
+fn all(reader: &mut RowReader) -> Result<Vec<Value>> {
+    let mut values = Vec::new();
+    let mut message = Message::default();
+    while reader.next_message(&mut message)? {
+        let value: Value = serde_json::from_slice(&message.value)?;
+        assert_eq!(value["id"].as_str(), message.key.as_deref());
+        values.push(value);
     }
-    Ok(rows)
-}
-
-fn text(text: &str) -> Cell {
-    Cell::Text(text.to_owned())
+    Ok(values)
 }
 
 const SKIP: ReadOptions = ReadOptions { format: None, delimiter: b',', skip_bad: true };
@@ -50,7 +66,7 @@ fn csv_with_quotes_empty_cells_and_a_constant() {
     let rows = all(&mut reader).unwrap();
     assert_eq!(
         rows,
-        [vec![text("D,1"), text("12.5"), text("cam")], vec![text("say \"hi\"\ntwice"), Cell::Null, text("cam")]]
+        [json!({"id": "D,1", "speed": 12.5, "source": "cam"}), json!({"id": "say \"hi\"\ntwice", "source": "cam"})]
     );
     assert_eq!((reader.good_count(), reader.bad_count()), (2, 0));
     assert_eq!(reader.progress().total_bytes(), Some(reader.progress().read_bytes()));
@@ -66,18 +82,17 @@ fn ndjson_with_nested_objects() {
     let file = file("a.json", lines.as_bytes());
     let maps = ["at=", "record.*=*", "record.extra="];
     let rows = all(&mut open(&file, &maps, &[], &ReadOptions::default()).unwrap()).unwrap();
-    let value = |value| Cell::Json(value);
     assert_eq!(
         rows,
-        [
-            vec![value(json!("D1")), value(json!(12.5)), Cell::Missing],
-            vec![value(json!("D2")), Cell::Null, value(json!("loop"))]
-        ]
+        [json!({"id": "D1", "speed": 12.5, "source": "none"}), json!({"id": "D2", "source": "loop"})],
+        "a missing field gets its default, a null none"
     );
     let maps = ["at=source", "record.id=id", "record.extra.deep=speed", "record.speed=", "record.source="];
     let rows = all(&mut open(&file, &maps, &[], &ReadOptions::default()).unwrap()).unwrap();
-    assert_eq!(rows[0], [value(json!("D1")), value(json!(1)), value(json!("2026"))]);
-    assert_eq!(rows[1], [value(json!("D2")), Cell::Missing, value(json!("2027"))]);
+    assert_eq!(
+        rows,
+        [json!({"id": "D1", "speed": 1.0, "source": "2026"}), json!({"id": "D2", "source": "2027"})]
+    );
 }
 
 #[test]
@@ -151,14 +166,12 @@ fn a_bad_json_line_stops_with_its_place_or_is_counted() {
 fn a_row_that_the_encoder_refuses_counts_as_bad() {
     let file = file("a.csv", b"id,speed\nD1,fast\nD2,2\n");
     let mut reader = open(&file, &[], &[], &SKIP).unwrap();
-    reader.next_cells().unwrap().unwrap();
-    reader.reject(Some("speed".to_owned()), "fast is not a double".to_owned()).unwrap();
-    assert_eq!(all(&mut reader).unwrap().len(), 1);
+    assert_eq!(all(&mut reader).unwrap(), [json!({"id": "D2", "speed": 2.0, "source": "none"})]);
     assert_eq!((reader.good_count(), reader.bad_count()), (1, 1));
-    assert!(reader.bad()[0].to_string().ends_with("line 2, column speed: fast is not a double"));
-    let mut reader = open(&file, &[], &[], &ReadOptions::default()).unwrap();
-    reader.next_cells().unwrap().unwrap();
-    assert!(reader.reject(None, "no".to_owned()).is_err());
+    let bad = reader.bad()[0].to_string();
+    assert!(bad.ends_with("a.csv, line 2, column speed: expected double, found \"fast\""), "{bad}");
+    let error = all(&mut open(&file, &[], &[], &ReadOptions::default()).unwrap()).unwrap_err();
+    assert_eq!(error.downcast_ref::<BadRecord>().unwrap().column.as_deref(), Some("speed"));
 }
 
 #[test]

@@ -91,10 +91,10 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         (change("air.quality", "Air"), ["air.toml", "name = \"Air\"", "schema.table"]),
         (change("air.quality", "cairn.blocks"), ["air.toml", "cairn.blocks", "none of"]),
         (change("sensors.air", "a b"), ["air.toml", "topic = \"a b\"", "a–z"]),
-        (change("[\"station\"]", "[\"place\"]"), ["air.toml", "\"place\"", "station, at, ozone, parts"]),
+        (change("[\"station\"]", "[\"place\"]"), ["air.toml", "`key_fields` names place", "station, at, ozone, parts"]),
         (change("[\"station\"]", "[\"parts\"]"), ["air.toml", "key_fields: \"parts\"", "plain fields"]),
-        (change("\"at\"", "\"when\""), ["air.toml", "event_time = \"when\"", "station, at, ozone, parts"]),
-        (change("\"at\"", "\"ozone\""), ["air.toml", "event_time = \"ozone\"", "timestamps"]),
+        (change("\"at\"", "\"when\""), ["air.toml", "`event_time` names when", "station, at, ozone, parts"]),
+        (change("\"at\"", "\"ozone\""), ["air.toml", "`event_time` names ozone", "timestamp"]),
         (change("air.avsc", "gone.avsc"), ["air.toml", "schema = \"gone.avsc\"", "no such file"]),
         (change("schema = \"air.avsc\"", ""), ["air.toml", "no schema", "add schema ="]),
         (change("topic =", "topik ="), ["air.toml", "topik", "expected one of"]),
@@ -120,7 +120,7 @@ fn schemas_are_found_beside_the_file_and_files_are_bounded() {
     std::fs::write(folder.path().join("air.avsc"), SCHEMA).unwrap();
     assert_eq!(read(&path).unwrap(), parsed(DEFINITION).unwrap());
     std::fs::write(folder.path().join("air.avsc"), SCHEMA.replace("double", "unknown")).unwrap();
-    assert!(format!("{:#}", read(&path).unwrap_err()).contains("schema (id 1)"));
+    assert!(format!("{:#}", read(&path).unwrap_err()).contains("air.toml: schema: "));
     std::fs::write(&path, "#".repeat(70_000)).unwrap();
     assert!(format!("{:#}", read(&path).unwrap_err()).contains("longer than 65536 bytes"));
     let gone = folder.path().join("gone.toml");
