@@ -138,10 +138,8 @@ impl VerifyError {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
-            // A boxed or shared error hides its content from `downcast_ref`.
-            if let Some(boxed) = error.downcast_ref::<Box<dyn StdError + Send + Sync>>() {
-                next = Some(boxed.as_ref());
-            } else if let Some(shared) = error.downcast_ref::<std::sync::Arc<object_store::Error>>() {
+            // A shared error hides its content from `downcast_ref`, an I/O error the one that it carries.
+            if let Some(shared) = error.downcast_ref::<std::sync::Arc<object_store::Error>>() {
                 next = Some(shared.as_ref());
             } else if let Some(io) = error.downcast_ref::<std::io::Error>() {
                 next = io.get_ref().map(|inner| inner as &(dyn StdError + 'static)).or_else(|| io.source());

@@ -1,0 +1,114 @@
+//! What a stored segment says, recomputed: the common ground of proving one record and auditing all of them.
+
+use crate::raw::{RawBatch, RawError};
+use crate::roots::{AnchoredObject, PathError};
+use crate::secrets::{SecretError, SecretStore};
+use crate::segment::{self, Columns, SegmentError};
+use crate::verified::{VerifiedStore, VerifyError};
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use cairn_chain_client::AnchorEntry;
+use cairn_proof::record::BatchSecret;
+use cairn_proof::statement::Anchor;
+use cairn_proof::{Digest, tree};
+use std::sync::Arc;
+
+/// Why an anchor's evidence is not to be had, or says something else than the anchor.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// The anchor names an object that cannot be its own.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The stored object, or its hash tree, is missing or altered.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The object is what was anchored, and no segment.
+    #[error("the segment {path} is what was anchored, but: {source}")]
+    Segment {
+        /// The object.
+        path: String,
+        /// What is wrong with it.
+        source: SegmentError,
+    },
+    /// The object is what was anchored, and does not hold the anchor's records.
+    #[error("the segment {path} is what was anchored, but: {source}")]
+    Rows {
+        /// The object.
+        path: String,
+        /// What is wrong with it.
+        source: RawError,
+    },
+    /// The batch secret is not to be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The leaves do not lead to the anchored root.
+    #[error("the records of segment {path} lead to the root {found}, anchored is {expected}: wrong secret, or a dishonest anchorer")]
+    Root {
+        /// The object.
+        path: String,
+        /// The anchor's records root.
+        expected: Digest,
+        /// What the stored records lead to.
+        found: Digest,
+    },
+    /// A task of ours ended before its work.
+    #[error("the work on segment {path} ended early: {reason}")]
+    Ended {
+        /// The object.
+        path: String,
+        /// How.
+        reason: String,
+    },
+}
+
+/// The whole segment of an anchor, every byte of it verified.
+pub(crate) async fn verified_segment(entry: &AnchorEntry, store: &VerifiedStore) -> Result<Bytes, EvidenceError> {
+    let object = Arc::new(AnchoredObject::from_anchor(&entry.anchor, entry.block_timestamp_ms)?);
+    let whole = 0..object.size;
+    Ok(store.read(&object, std::slice::from_ref(&whole)).await?.swap_remove(0))
+}
+
+/// The rows of a verified segment, and its records.
+pub(crate) async fn records(
+    anchor: &Anchor,
+    segment: Bytes,
+    columns: Columns,
+) -> Result<(RecordBatch, RawBatch), EvidenceError> {
+    let path = || anchor.segment.path.clone();
+    let rows = segment::decode(segment, anchor.count, columns).await;
+    let rows = rows.map_err(|source| EvidenceError::Segment { path: path(), source })?;
+    let raw = RawBatch::from_rows(anchor.partition, anchor.first, anchor.last, &rows);
+    Ok((rows, raw.map_err(|source| EvidenceError::Rows { path: path(), source })?))
+}
+
+/// The batch secret of an anchor.
+pub(crate) async fn secret(anchor: &Anchor, secrets: &SecretStore) -> Result<BatchSecret, EvidenceError> {
+    let (secrets, path) = (secrets.clone(), anchor.segment.path.clone());
+    blocking(&anchor.segment.path, move || Ok(secrets.get(&path)?)).await
+}
+
+/// The leaves of an anchor's records, if they lead to its root.
+pub(crate) async fn leaves(
+    anchor: &Anchor,
+    topic: &str,
+    raw: &RawBatch,
+    secret: &BatchSecret,
+) -> Result<Vec<Digest>, EvidenceError> {
+    let (topic, raw, secret, expected) = (topic.to_owned(), raw.clone(), secret.clone(), anchor.records_root);
+    let path = anchor.segment.path.clone();
+    blocking(&anchor.segment.path, move || {
+        let leaves = raw.leaves(&topic, &secret);
+        let found = tree::root(&leaves);
+        if found == expected { Ok(leaves) } else { Err(EvidenceError::Root { path, expected, found }) }
+    })
+    .await
+}
+
+/// Runs work that blocks or computes for long.
+pub(crate) async fn blocking<T: Send + 'static>(
+    path: &str,
+    work: impl FnOnce() -> Result<T, EvidenceError> + Send + 'static,
+) -> Result<T, EvidenceError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|ended| Err(EvidenceError::Ended { path: path.to_owned(), reason: ended.to_string() }))
+}

@@ -1,0 +1,87 @@
+use super::*;
+use crate::roots::Roots;
+use crate::seal::tests::{decode, raw};
+use crate::secrets::SecretError;
+use crate::testing::World;
+use crate::verified::{Fault, Part};
+use cairn_proof::Digest;
+use std::sync::atomic::Ordering;
+
+const ONE: Partition = Partition(1);
+
+/// A world with three batches of 100, 1 and 50 records, a gap of 3 offsets before the last.
+async fn anchored() -> World {
+    let world = World::new().await;
+    let anchorer = world.anchorer(0);
+    let stream = Arc::new(World::stream());
+    let mut builder = crate::raw::RawBatchBuilder::new(ONE, Offset(101));
+    for offset in 104..154 {
+        builder.append(Offset(offset), 5, None, Some(b"s,1,2"), &[("h", None)]).unwrap();
+    }
+    for raw in [raw(100, 0), raw(1, 100), builder.finish().unwrap()] {
+        let previous = anchorer.head("traffic.flow", ONE).unwrap().anchor;
+        anchorer.anchor(&stream, &raw, &decode(&raw), previous).await.unwrap();
+    }
+    world
+}
+
+async fn receipt(world: &World, stream: &str, partition: u32, offset: u64) -> Result<Receipt, ProveError> {
+    let store = world.segments.verified(Arc::new(Roots::new())).unwrap();
+    let sources = Sources { follower: &world.follower, store: &store, secrets: &world.secrets };
+    prove(sources, stream, Partition(partition), Offset(offset)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_verifies_with_the_genesis_alone() {
+    let world = anchored().await;
+    for offset in [0, 57, 99, 100, 104, 153] {
+        let receipt = receipt(&world, "traffic.flow", 1, offset).await.unwrap();
+        let file = receipt.to_json().unwrap();
+        let verified = Receipt::from_json(&file).unwrap().verify(&world.node.genesis).unwrap();
+        assert_eq!((verified.record.offset, verified.record.topic.as_str()), (Offset(offset), "city.traffic.flow"));
+        assert_ne!(verified.anchor.records_root, Digest::ZERO);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_say_what_is_missing() {
+    let world = anchored().await;
+    let error = receipt(&world, "energy.meter", 0, 0).await.unwrap_err();
+    assert!(matches!(&error, ProveError::UnknownStream { known, .. } if known == "traffic.flow"), "{error}");
+    let error = receipt(&world, "traffic.flow", 4, 0).await.unwrap_err();
+    assert!(matches!(error, ProveError::UnknownPartition { partitions: 4, .. }), "{error}");
+    let error = receipt(&world, "traffic.flow", 1, 154).await.unwrap_err();
+    assert!(matches!(error, ProveError::NotAnchored { next: Offset(154), .. }), "{error}");
+    let error = receipt(&world, "traffic.flow", 0, 0).await.unwrap_err();
+    assert!(matches!(error, ProveError::NotAnchored { next: Offset(0), .. }), "{error}");
+    let error = receipt(&world, "traffic.flow", 1, 102).await.unwrap_err();
+    assert!(matches!(error, ProveError::Gap { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_evidence_is_named() {
+    let world = anchored().await;
+    let anchor = world.follower.ledger().all_anchors()[0].anchor.clone();
+    let file = world.folder.path().join("objects").join(&anchor.segment.path);
+    let good = std::fs::read(&file).unwrap();
+    let mut wrong = good.clone();
+    wrong[10] ^= 1;
+    std::fs::write(&file, wrong).unwrap();
+    let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
+    let ProveError::Evidence(EvidenceError::Verify(refused)) = &error else { panic!("{error}") };
+    assert_eq!((refused.part, refused.first, refused.last), (Part::Segment, Offset(0), Offset(99)));
+    std::fs::remove_file(&file).unwrap();
+    let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
+    let ProveError::Evidence(EvidenceError::Verify(refused)) = &error else { panic!("{error}") };
+    assert_eq!(refused.fault, Fault::Missing);
+    std::fs::write(&file, good).unwrap();
+    world.secrets.put(&anchor.segment.path, &cairn_proof::record::BatchSecret([3; 32])).unwrap();
+    let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
+    assert!(matches!(error, ProveError::Evidence(EvidenceError::Root { .. })), "{error}");
+    world.secrets.destroy(&anchor.segment.path).unwrap();
+    let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
+    assert!(matches!(error, ProveError::Evidence(EvidenceError::Secret(SecretError::Destroyed { .. }))), "{error}");
+    world.node.down.store(true, Ordering::SeqCst);
+    let error = receipt(&world, "traffic.flow", 1, 100).await.unwrap_err();
+    assert!(matches!(error, ProveError::Chain { .. }), "{error}");
+}
