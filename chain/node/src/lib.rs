@@ -1,1 +1,59 @@
-//! placeholder
+//! A validator of the Cairn chain: it orders statements with the others, executes them, finalizes blocks, stores
+//! them, and answers over HTTP.
+//!
+//! ```text
+//!              ┌───────────────────────── consensus thread (commonware's runtime) ─────────────────────────┐
+//!  validators ═╪═ TCP ═▶ simplex ◀─▶ proposer ◀─▶ executor          marshal ──▶ finalizer ──▶ ledger         │
+//!              │    └──▶ gossip ──▶ mempool ──┘                     │ archives on disk                      │
+//!              └──────────────────────│─────────────────────────────│──────────────────────────│────────────┘
+//!              ┌──────────────────────│──── HTTP thread (tokio) ────│──────────────────────────│────────────┐
+//!  clients ◀═══╪══════════ submit, status ═════════════ blocks, certificates ═══════ heads, log proofs      │
+//!              └────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Architecture invariants:
+//! - No type of the consensus library appears in this crate's public interface: its releases change them.
+//! - State is a function of the blocks and lives in memory. On start it is rebuilt by replaying the stored blocks
+//!   (their signatures were checked before); a machine replays some ten thousand statements a second. Blocks are
+//!   never pruned so far.
+//! - Voting history is never deleted: it lies beside the blocks in the data folder, which belongs to one key.
+//! - Consensus never waits for HTTP: they share a mempool and a ledger behind short locks.
+//! - What a block must be is decided by `cairn_chain_state`, which followers use as well; nothing here adds a rule
+//!   that a follower could not check, but the bounds of messages.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (genesis, key, peers): (cairn_proof::genesis::Genesis, cairn_proof::identity::SigningKey, Vec<cairn_chain_node::Peer>) = todo!();
+//! use cairn_chain_node::{Node, NodeConfig};
+//! let config = NodeConfig::new("data/validator-0".into(), "127.0.0.1:7000".parse()?, peers, "127.0.0.1:7100".parse()?);
+//! let mut node = Node::start(config, genesis, &key)?;
+//! println!("HTTP API on {}", node.api_addr());
+//! # futures::executor::block_on(node.wait())?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod api;
+mod application;
+mod block;
+mod clock;
+mod config;
+mod engine;
+mod error;
+mod executor;
+mod finalizer;
+mod gossip;
+mod ledger;
+mod limits;
+mod mempool;
+mod metrics;
+mod network;
+mod node;
+mod shared;
+mod signatures;
+mod validator;
+
+pub use config::{ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer};
+pub use error::{ErrorKind, NodeError};
+pub use node::{Node, RunningNode};

@@ -1,0 +1,246 @@
+//! What a validator is told at start: one typed structure, checked once.
+//!
+//! Only the command line reads files and environment; it fills this in and passes the signing key as a value
+//! beside it, so that a key never stands in a configuration.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use cairn_proof::{
+    block::{BLOCK_BYTES_MAX, BLOCK_STATEMENTS_MAX},
+    genesis::Genesis,
+    identity::PublicKey,
+    statement::STATEMENT_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::address::PeerAddress;
+
+/// Another validator (or this one): its consensus key, and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// The validator's key, as it stands in genesis.
+    pub public_key: PublicKey,
+    /// `host:port` or `ip:port` of its consensus listener.
+    pub address: String,
+}
+
+/// Configuration of one validator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Folder of this validator alone: voting history, blocks, certificates. Never delete or copy it while the
+    /// key is in use: a validator without its voting history can vote twice.
+    pub data_dir: PathBuf,
+    /// Where the other validators reach this one.
+    pub p2p_listen: SocketAddr,
+    /// Every validator of genesis. An entry for this validator itself is allowed and not used.
+    pub peers: Vec<Peer>,
+    /// Where the HTTP API listens; keep it on loopback.
+    pub api_listen: SocketAddr,
+    /// An empty block is made after this long without a statement. 50 to 60,000 ms; all validators alike.
+    #[serde(default = "defaults::heartbeat_ms")]
+    pub heartbeat_ms: u64,
+    /// After the first statement a leader waits this long for more before it proposes. 0 to 1,000 ms.
+    #[serde(default = "defaults::coalesce_ms")]
+    pub coalesce_ms: u64,
+    /// How far a block's timestamp may lie ahead of the local clock before the vote for it is delayed. 0 to 60,000 ms.
+    #[serde(default = "defaults::clock_drift_ms_max")]
+    pub clock_drift_ms_max: u64,
+    /// Bounds of a block that this validator proposes.
+    #[serde(default)]
+    pub block: BlockConfig,
+    /// Bounds of the statements that wait for a block.
+    #[serde(default)]
+    pub mempool: MempoolConfig,
+    /// Bounds of the HTTP API.
+    #[serde(default)]
+    pub api: ApiConfig,
+}
+
+/// Bounds of a proposed block; the protocol's own bounds are the upper limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlockConfig {
+    /// Statements in a block.
+    pub statements_max: usize,
+    /// Bytes of statements in a block.
+    pub bytes_max: usize,
+}
+
+/// Bounds of the mempool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MempoolConfig {
+    /// Statements.
+    pub statements_max: usize,
+    /// Bytes of statements.
+    pub bytes_max: usize,
+    /// Statements of one signer.
+    pub signer_statements_max: usize,
+    /// A statement that does not apply yet (its stream or predecessor is unknown) is kept this long.
+    pub parked_ms_max: u64,
+    /// A statement that is not final after this long is sent to the other validators again.
+    pub gossip_again_ms: u64,
+    /// Refusals that are remembered, so that a statement's status can be asked for.
+    pub refusals_max: usize,
+}
+
+/// Bounds of the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Open connections.
+    pub connections_max: usize,
+    /// A connection on which nothing moves for this long is closed; a second more than `wait_ms_max` at least.
+    pub idle_ms_max: u64,
+    /// The longest `wait_ms` that a request may ask for.
+    pub wait_ms_max: u64,
+    /// A submitted statement that does not apply yet is tried again for this long before it is refused, because
+    /// the block or statement that it builds on may be on its way here.
+    pub admission_wait_ms: u64,
+    /// Bytes of blocks in one answer.
+    pub blocks_bytes_max: usize,
+    /// Blocks in one answer.
+    pub blocks_count_max: usize,
+}
+
+mod defaults {
+    pub(super) const fn heartbeat_ms() -> u64 {
+        1_000
+    }
+    pub(super) const fn coalesce_ms() -> u64 {
+        3
+    }
+    pub(super) const fn clock_drift_ms_max() -> u64 {
+        500
+    }
+}
+
+impl Default for BlockConfig {
+    fn default() -> Self {
+        Self { statements_max: BLOCK_STATEMENTS_MAX, bytes_max: BLOCK_BYTES_MAX }
+    }
+}
+
+impl Default for MempoolConfig {
+    fn default() -> Self {
+        Self {
+            statements_max: 8_192,
+            bytes_max: 32 << 20,
+            signer_statements_max: 1_024,
+            parked_ms_max: 10_000,
+            gossip_again_ms: 3_000,
+            refusals_max: 8_192,
+        }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 512,
+            idle_ms_max: 120_000,
+            wait_ms_max: 60_000,
+            admission_wait_ms: 1_000,
+            blocks_bytes_max: 4 << 20,
+            blocks_count_max: 512,
+        }
+    }
+}
+
+/// A value that cannot be used: which key, what was found, what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration key `{key}`: found {found}, expected {expected}")]
+pub struct ConfigError {
+    /// The key, with dots.
+    pub key: &'static str,
+    /// The value found.
+    pub found: String,
+    /// The allowed values.
+    pub expected: String,
+}
+
+fn within(key: &'static str, found: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(ConfigError { key, found: found.to_string(), expected: format!("{least} to {most}") })
+}
+
+impl NodeConfig {
+    /// A configuration with the defaults for everything that has one.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, p2p_listen: SocketAddr, peers: Vec<Peer>, api_listen: SocketAddr) -> Self {
+        Self {
+            data_dir,
+            p2p_listen,
+            peers,
+            api_listen,
+            heartbeat_ms: defaults::heartbeat_ms(),
+            coalesce_ms: defaults::coalesce_ms(),
+            clock_drift_ms_max: defaults::clock_drift_ms_max(),
+            block: BlockConfig::default(),
+            mempool: MempoolConfig::default(),
+            api: ApiConfig::default(),
+        }
+    }
+
+    /// The heartbeat as a duration.
+    pub(crate) const fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// Checks every value, and that the peers are the validators of `genesis`.
+    ///
+    /// # Errors
+    /// The first key whose value is out of its range.
+    pub fn validate(&self, genesis: &Genesis) -> Result<(), ConfigError> {
+        within("heartbeat_ms", self.heartbeat_ms, 50, 60_000)?;
+        within("coalesce_ms", self.coalesce_ms, 0, 1_000.min(self.heartbeat_ms / 2))?;
+        within("clock_drift_ms_max", self.clock_drift_ms_max, 0, 60_000)?;
+        within("block.statements_max", self.block.statements_max as u64, 1, BLOCK_STATEMENTS_MAX as u64)?;
+        let statement = STATEMENT_BYTES_MAX as u64;
+        within("block.bytes_max", self.block.bytes_max as u64, statement, BLOCK_BYTES_MAX as u64)?;
+        within("mempool.statements_max", self.mempool.statements_max as u64, 1, 1 << 20)?;
+        within("mempool.bytes_max", self.mempool.bytes_max as u64, statement, 1 << 32)?;
+        within("mempool.signer_statements_max", self.mempool.signer_statements_max as u64, 1, 1 << 20)?;
+        within("mempool.parked_ms_max", self.mempool.parked_ms_max, 100, 600_000)?;
+        within("mempool.gossip_again_ms", self.mempool.gossip_again_ms, 100, 600_000)?;
+        within("mempool.refusals_max", self.mempool.refusals_max as u64, 1, 1 << 20)?;
+        within("api.connections_max", self.api.connections_max as u64, 1, 65_536)?;
+        within("api.wait_ms_max", self.api.wait_ms_max, 0, 600_000)?;
+        within("api.idle_ms_max", self.api.idle_ms_max, self.api.wait_ms_max + 1_000, 3_600_000)?;
+        within("api.admission_wait_ms", self.api.admission_wait_ms, 0, 60_000)?;
+        within("api.blocks_bytes_max", self.api.blocks_bytes_max as u64, 1 << 16, 1 << 30)?;
+        within("api.blocks_count_max", self.api.blocks_count_max as u64, 1, 65_536)?;
+        self.validate_peers(genesis)
+    }
+
+    fn validate_peers(&self, genesis: &Genesis) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for peer in &self.peers {
+            PeerAddress::parse(&peer.address).map_err(|found| ConfigError {
+                key: "peers.address",
+                found,
+                expected: "ip:port or host:port".into(),
+            })?;
+            if !seen.insert(peer.public_key) {
+                return Err(ConfigError {
+                    key: "peers.public_key",
+                    found: format!("{} twice", peer.public_key),
+                    expected: "each validator once".into(),
+                });
+            }
+        }
+        let validators: BTreeSet<PublicKey> = genesis.validator_keys().into_iter().collect();
+        if let Some(stranger) = seen.difference(&validators).next() {
+            return Err(ConfigError {
+                key: "peers.public_key",
+                found: stranger.to_string(),
+                expected: "a validator of this chain's genesis".into(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a validator did not start, or stopped.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use cairn_proof::{Height, identity::PublicKey};
+
+use crate::config::ConfigError;
+
+/// What the caller of [`NodeError`] can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Change the configuration, the key or the genesis file.
+    FixInput,
+    /// Free a port, a folder or a lock, then start again.
+    Retry,
+    /// The data folder does not hold what this chain finalized: do not start it again before it is understood.
+    Corrupted,
+    /// The validator stopped in a way that nobody foresaw; starting again is safe.
+    Bug,
+}
+
+/// Why a validator did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A configuration value cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The key passed in is no validator's.
+    #[error("the signing key's public key {key} is not among the {validators} validators of the genesis: use the key that `init` made for this validator")]
+    NotAValidator {
+        /// The public key.
+        key: PublicKey,
+        /// How many validators there are.
+        validators: usize,
+    },
+    /// A port is taken, or the address is not this machine's.
+    #[error("{role}: cannot listen on {address}: {source}; {hint}")]
+    Listen {
+        /// What the port is for.
+        role: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        source: io::Error,
+        /// What to change.
+        hint: String,
+    },
+    /// The data folder cannot be used.
+    #[error("data folder {path}: {reason}")]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The stored blocks do not replay.
+    #[error("stored block {height} cannot be replayed: {reason}; the data folder is damaged or belongs to another chain: restore this validator from its peers with a new key, and never with an older copy of the folder")]
+    Replay {
+        /// Which block.
+        height: Height,
+        /// What was expected and found.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the {what} thread: {source}")]
+    Thread {
+        /// Which one.
+        what: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The consensus thread ended by a panic; such panics are its policy when storage fails or state disagrees.
+    #[error("the consensus thread stopped: {reason}")]
+    Consensus {
+        /// The panic's message, or which part ended.
+        reason: String,
+    },
+    /// The HTTP API ended.
+    #[error("the HTTP API stopped: {reason}")]
+    Api {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl NodeError {
+    /// What the caller can do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) | Self::NotAValidator { .. } => ErrorKind::FixInput,
+            Self::Listen { .. } | Self::DataDir { .. } | Self::Thread { .. } => ErrorKind::Retry,
+            Self::Replay { .. } => ErrorKind::Corrupted,
+            Self::Consensus { .. } | Self::Api { .. } => ErrorKind::Bug,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What is final, for whoever asks: the tip, the log over all anchors, where each statement stands, recent blocks.
+//!
+//! It is written by the finalizer alone, one block at a time, and read by the HTTP API. Older blocks are read from
+//! marshal's archive. Memory: 64 bytes an anchor for the log, about 100 bytes a statement for the index.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use cairn_chain_state::State;
+use cairn_proof::{
+    Digest, Height, LeafIndex, TreeSize,
+    block::SignedBlock,
+    header::Header,
+    tree::{self, Log, TreeError},
+};
+use tokio::sync::watch;
+
+use crate::{block::Block, executor::Executed};
+
+/// Blocks that are kept in memory for followers.
+const RECENT_BLOCKS_MAX: usize = 512;
+/// Bytes of statements in those blocks.
+const RECENT_BYTES_MAX: usize = 16 << 20;
+
+/// The last finalized block.
+#[derive(Clone)]
+pub(crate) struct Tip {
+    pub(crate) header: Header,
+    pub(crate) state: State,
+}
+
+/// Where a finalized statement stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) height: Height,
+    /// Its place in the log, for an anchor.
+    pub(crate) log_index: Option<LeafIndex>,
+}
+
+/// A finalized block with its own certificate, if this validator has it.
+#[derive(Debug)]
+pub(crate) struct FinalBlock {
+    pub(crate) block: Block,
+    pub(crate) certificate: Option<Vec<u8>>,
+}
+
+impl FinalBlock {
+    /// The form in which blocks travel over HTTP.
+    pub(crate) fn signed(&self) -> SignedBlock {
+        self.block.signed(self.certificate.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        self.block.statements().iter().map(bytes::Bytes::len).sum()
+    }
+}
+
+/// A proof that an anchor stands in the log.
+#[derive(Debug)]
+pub(crate) struct LogProof {
+    pub(crate) leaf: Digest,
+    pub(crate) path: Vec<Digest>,
+}
+
+/// What is final.
+pub(crate) struct Ledger {
+    inner: RwLock<Inner>,
+    height: watch::Sender<Height>,
+}
+
+struct Inner {
+    tip: Tip,
+    log: Log,
+    statements: HashMap<Digest, Location>,
+    recent: VecDeque<Arc<FinalBlock>>,
+    recent_bytes: usize,
+}
+
+impl Ledger {
+    /// Genesis alone.
+    pub(crate) fn new(header: Header, state: State) -> Self {
+        let (height, _) = watch::channel(header.height);
+        let inner = Inner {
+            tip: Tip { header, state },
+            log: Log::new(),
+            statements: HashMap::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+        };
+        Self { inner: RwLock::new(inner), height }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Height of the last finalized block.
+    pub(crate) fn height(&self) -> Height {
+        *self.height.borrow()
+    }
+
+    /// Tells of each new height.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Height> {
+        self.height.subscribe()
+    }
+
+    /// The last finalized block.
+    pub(crate) fn tip(&self) -> Tip {
+        self.read().tip.clone()
+    }
+
+    /// Where a finalized statement stands.
+    pub(crate) fn locate(&self, id: &Digest) -> Option<Location> {
+        self.read().statements.get(id).copied()
+    }
+
+    /// A block of the last few hundred.
+    pub(crate) fn recent(&self, height: Height) -> Option<Arc<FinalBlock>> {
+        let inner = self.read();
+        let first = inner.recent.front()?.block.height();
+        let index = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
+        inner.recent.get(index).cloned()
+    }
+
+    /// Proves that the anchor at `index` stands in the log of `size` anchors.
+    ///
+    /// # Errors
+    /// When the log has not grown to `size`, or `index` lies outside.
+    pub(crate) fn prove(&self, index: LeafIndex, size: TreeSize) -> Result<LogProof, TreeError> {
+        let inner = self.read();
+        let path = inner.log.inclusion_path(index, size)?;
+        let outside = TreeError::Outside { index: index.0, size: size.0 };
+        Ok(LogProof { leaf: inner.log.leaf(index).ok_or(outside)?, path })
+    }
+
+    /// Takes the next finalized block in.
+    pub(crate) fn append(&self, executed: &Executed, block: FinalBlock) {
+        let mut inner = self.write();
+        for (statement, applied) in block.block.statements().iter().zip(executed.applied.iter()) {
+            if applied.log_index.is_some() {
+                inner.log.append(tree::leaf_hash(statement));
+            }
+            inner.statements.insert(applied.id, Location { height: block.block.height(), log_index: applied.log_index });
+        }
+        debug_assert_eq!(inner.log.size(), executed.header.log_size, "the log and the state count anchors alike");
+        inner.tip = Tip { header: executed.header.clone(), state: executed.state.clone() };
+        inner.recent_bytes += block.bytes();
+        inner.recent.push_back(Arc::new(block));
+        while inner.recent.len() > RECENT_BLOCKS_MAX || (inner.recent_bytes > RECENT_BYTES_MAX && inner.recent.len() > 1) {
+            let bytes = inner.recent.pop_front().map_or(0, |oldest| oldest.bytes());
+            inner.recent_bytes -= bytes;
+        }
+        drop(inner);
+        self.height.send_replace(executed.header.height);
+    }
+}

@@ -1,0 +1,386 @@
+//! Statements that wait for a block, bounded by count, bytes and signer.
+//!
+//! Two states decide about a statement. `base` is the state after the last finalized block; `ready` is `base` with
+//! everything in the pool applied that applies, in (signer, sequence) order. A statement submitted over HTTP must
+//! apply to `ready`: whoever submits it is told at once why it does not. One that another validator sent may
+//! arrive before what it builds on, so it is *parked* instead, for some seconds. A parked or pooled statement is
+//! refused only when the finalized state itself rules it out for good; that another pooled statement is in its way
+//! proves nothing, for that one may never become final.
+//!
+//! ```text
+//! submit ──applies to ready?──yes──▶ pooled ──final──▶ gone
+//!    │no: told why                     │ no longer applies to base: refused, and remembered
+//! receive ──applies to ready?──no──▶ parked ──▶ pooled, or refused after a time
+//! ```
+
+mod refusals;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use cairn_chain_state::{Refusal, RefusalCode, State};
+use cairn_proof::{
+    Digest, Height, Sequence,
+    identity::IdentityId,
+    statement::{SignedStatement, StatementError},
+};
+use tokio::sync::{Notify, futures::Notified};
+
+use crate::{config::MempoolConfig, signatures::Signatures};
+use refusals::Refusals;
+
+/// Passes over the pool when it is rebuilt: statements of one signer may need those of another.
+const REBUILD_PASSES: usize = 3;
+
+/// A statement's place in the pool.
+type Key = (IdentityId, Sequence);
+
+/// What became of a submitted statement.
+#[derive(Debug, Clone)]
+pub(crate) enum Admission {
+    /// It waits for a block now.
+    Pooled(Digest),
+    /// It waited already.
+    Known(Digest),
+    /// It does not apply.
+    Refused(Refusal),
+    /// Its signer has too many statements waiting.
+    SignerFull {
+        /// How many are allowed.
+        most: usize,
+    },
+    /// There is no room.
+    Full,
+}
+
+/// Statements that wait for a block.
+pub(crate) struct Mempool {
+    config: MempoolConfig,
+    signatures: Signatures,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+struct Inner {
+    entries: BTreeMap<Key, Entry>,
+    ids: HashMap<Digest, Key>,
+    signers: HashMap<IdentityId, usize>,
+    bytes: usize,
+    /// State after the last finalized block, and the height of the next.
+    base: State,
+    next: Height,
+    /// `base` with the pool on top.
+    ready: State,
+    refused: Refusals,
+}
+
+#[derive(Clone)]
+struct Entry {
+    id: Digest,
+    statement: Bytes,
+    received_ms: u64,
+    sent_ms: u64,
+    /// Why it does not apply to `ready`, for a parked one.
+    parked: Option<Refusal>,
+}
+
+/// Whether a later block may lift the refusal. `Previous` may not: it is only told of an anchor that begins at the
+/// partition's head, and whatever moves the head makes that anchor overlap.
+pub(crate) const fn may_lift(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::UnknownIdentity | RefusalCode::UnknownStream | RefusalCode::Gap)
+}
+
+impl Inner {
+    fn insert(&mut self, key: Key, entry: Entry) {
+        self.bytes += entry.statement.len();
+        *self.signers.entry(key.0).or_default() += 1;
+        self.ids.insert(entry.id, key);
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        self.bytes -= entry.statement.len();
+        self.ids.remove(&entry.id);
+        if let Some(count) = self.signers.get_mut(&key.0) {
+            *count -= 1;
+            if *count == 0 {
+                self.signers.remove(&key.0);
+            }
+        }
+    }
+}
+
+impl Mempool {
+    /// An empty pool on top of the genesis state.
+    pub(crate) fn new(config: MempoolConfig, state: State, signatures: Signatures) -> Self {
+        let inner = Inner {
+            entries: BTreeMap::new(),
+            ids: HashMap::new(),
+            signers: HashMap::new(),
+            bytes: 0,
+            base: state.clone(),
+            next: Height(1),
+            ready: state,
+            refused: Refusals::new(config.refusals_max),
+        };
+        Self { config, signatures, inner: Mutex::new(inner), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes when the pool has something new. `enable` it before looking at the pool.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// How many statements wait, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.entries.len(), inner.bytes)
+    }
+
+    /// Whether the statement waits.
+    pub(crate) fn contains(&self, id: &Digest) -> bool {
+        self.lock().ids.contains_key(id)
+    }
+
+    /// Why the statement was refused, if that is remembered.
+    pub(crate) fn refusal(&self, id: &Digest) -> Option<Refusal> {
+        self.lock().refused.get(id).cloned()
+    }
+
+    /// Checks room for a statement of `signer`.
+    fn room(&self, inner: &Inner, signer: &IdentityId, bytes: usize) -> Result<(), Admission> {
+        let most = self.config.signer_statements_max;
+        if inner.signers.get(signer).is_some_and(|count| *count >= most) {
+            return Err(Admission::SignerFull { most });
+        }
+        if inner.entries.len() >= self.config.statements_max || inner.bytes + bytes > self.config.bytes_max {
+            return Err(Admission::Full);
+        }
+        Ok(())
+    }
+
+    /// Takes in a statement that was handed to this validator.
+    pub(crate) fn submit(&self, statement: Bytes, now_ms: u64) -> Admission {
+        let (key, id) = match decode(&statement) {
+            Ok(decoded) => decoded,
+            Err(error) => return Admission::Refused(Refusal::new(RefusalCode::Malformed, error.to_string())),
+        };
+        let mut inner = self.lock();
+        if inner.ids.contains_key(&id) {
+            return Admission::Known(id);
+        }
+        if let Err(full) = self.room(&inner, &key.0, statement.len()) {
+            return full;
+        }
+        let height = inner.next;
+        match inner.ready.apply(height, &statement, &self.signatures) {
+            Ok(_) => {
+                inner.refused.remove(&id);
+                inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked: None });
+                drop(inner);
+                self.changed.notify_waiters();
+                Admission::Pooled(id)
+            }
+            Err(refusal) => Admission::Refused(refusal),
+        }
+    }
+
+    /// Takes in a statement that another validator sent. Returns what became of it.
+    pub(crate) fn receive(&self, statement: Bytes, now_ms: u64, is_final: impl Fn(&Digest) -> bool) -> &'static str {
+        let Ok((key, id)) = decode(&statement) else { return "malformed" };
+        if is_final(&id) {
+            return "final";
+        }
+        let mut inner = self.lock();
+        if inner.entries.contains_key(&key) {
+            return if inner.ids.contains_key(&id) { "known" } else { "rival" };
+        }
+        if self.room(&inner, &key.0, statement.len()).is_err() {
+            return "full";
+        }
+        let height = inner.next;
+        let parked = match inner.ready.apply(height, &statement, &self.signatures) {
+            Ok(_) => None,
+            Err(refusal) => {
+                // Only the finalized state can rule it out; the pool on top of it may yet be arranged otherwise.
+                let alone = inner.base.clone().apply(height, &statement, &self.signatures);
+                if let Err(refusal) = alone
+                    && !may_lift(refusal.code)
+                {
+                    inner.refused.insert(id, refusal);
+                    return "refused";
+                }
+                Some(refusal)
+            }
+        };
+        let outcome = if parked.is_none() { "pooled" } else { "parked" };
+        inner.refused.remove(&id);
+        inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked });
+        drop(inner);
+        self.changed.notify_waiters();
+        outcome
+    }
+
+    /// Whether a statement waits that applies and that `state` does not hold.
+    pub(crate) fn has_ready(&self, state: &State) -> bool {
+        let inner = self.lock();
+        inner.entries.iter().any(|((signer, sequence), entry)| {
+            entry.parked.is_none() && *sequence > state.sequence(signer)
+        })
+    }
+
+    /// Statements that `state` does not hold, in (signer, sequence) order from a signer that `turn` picks, so that
+    /// under load no signer is always first. Somewhat more than `bounds` allow, since not all of them will apply.
+    pub(crate) fn candidates(&self, state: &State, turn: &Digest, bounds: (usize, usize)) -> Vec<Bytes> {
+        let inner = self.lock();
+        let start = (IdentityId(*turn), Sequence(0));
+        let from = inner.entries.range((Bound::Included(start), Bound::Unbounded));
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for ((signer, sequence), entry) in from.chain(inner.entries.range(..start)) {
+            if taken.len() >= bounds.0.saturating_mul(2) || bytes >= bounds.1.saturating_mul(2) {
+                break;
+            }
+            if *sequence > state.sequence(signer) {
+                bytes += entry.statement.len();
+                taken.push(entry.statement.clone());
+            }
+        }
+        taken
+    }
+
+    /// Statements that have waited so long that they are sent to the other validators again.
+    pub(crate) fn to_repeat(&self, now_ms: u64) -> Vec<Bytes> {
+        let again = self.config.gossip_again_ms;
+        let mut inner = self.lock();
+        let due = inner.entries.values_mut().filter(|entry| now_ms.saturating_sub(entry.sent_ms) >= again);
+        let repeat = |entry: &mut Entry| {
+            entry.sent_ms = now_ms;
+            entry.statement.clone()
+        };
+        due.map(repeat).collect()
+    }
+
+    /// Moves the pool onto the state after the block at `last`. Returns what is refused by it.
+    ///
+    /// The statements are applied without holding the pool: it stays open to submissions meanwhile.
+    pub(crate) fn rebase(
+        &self,
+        last: Height,
+        state: &State,
+        now_ms: u64,
+        is_final: impl Fn(&Digest) -> bool,
+    ) -> Vec<(Digest, Refusal)> {
+        let next = last.next();
+        let before: Vec<(Key, Entry)> =
+            self.lock().entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
+        let known: HashSet<Key> = before.iter().map(|(key, _)| *key).collect();
+        let mut rebuild = Rebuild::run(state, next, &self.signatures, before, is_final);
+
+        let mut inner = self.lock();
+        for (key, entry) in inner.entries.iter_mut().filter(|(key, _)| !known.contains(key)) {
+            match rebuild.ready.apply(next, &entry.statement, &self.signatures) {
+                Ok(_) => rebuild.applied.push(*key),
+                Err(refusal) => rebuild.parked.push((*key, refusal)),
+            }
+        }
+        for key in rebuild.applied {
+            if let Some(entry) = inner.entries.get_mut(&key) {
+                entry.parked = None;
+            }
+        }
+        let mut refused = rebuild.refused;
+        for (key, refusal) in rebuild.parked {
+            let Some(entry) = inner.entries.get_mut(&key) else { continue };
+            if now_ms.saturating_sub(entry.received_ms) >= self.config.parked_ms_max {
+                refused.push((key, entry.id, refusal));
+            } else {
+                entry.parked = Some(refusal);
+            }
+        }
+        for key in rebuild.gone.iter().chain(refused.iter().map(|(key, ..)| key)) {
+            inner.remove(key);
+        }
+        for (_, id, refusal) in &refused {
+            inner.refused.insert(*id, refusal.clone());
+        }
+        inner.base = state.clone();
+        inner.ready = rebuild.ready;
+        inner.next = next;
+        drop(inner);
+        self.changed.notify_waiters();
+        refused.into_iter().map(|(_, id, refusal)| (id, refusal)).collect()
+    }
+}
+
+/// The pool, sorted anew on top of a finalized state.
+struct Rebuild {
+    /// The state with `applied` on top.
+    ready: State,
+    applied: Vec<Key>,
+    /// What does not apply now and may later.
+    parked: Vec<(Key, Refusal)>,
+    /// What is final.
+    gone: Vec<Key>,
+    /// What can never apply.
+    refused: Vec<(Key, Digest, Refusal)>,
+}
+
+impl Rebuild {
+    fn run(
+        base: &State,
+        height: Height,
+        signatures: &Signatures,
+        pool: Vec<(Key, Entry)>,
+        is_final: impl Fn(&Digest) -> bool,
+    ) -> Self {
+        let mut this =
+            Self { ready: base.clone(), applied: Vec::new(), parked: Vec::new(), gone: Vec::new(), refused: Vec::new() };
+        let mut left = Vec::with_capacity(pool.len());
+        for (key, entry) in pool {
+            if is_final(&entry.id) {
+                this.gone.push(key);
+            } else {
+                left.push((key, entry));
+            }
+        }
+        let mut why = HashMap::new();
+        for _ in 0..REBUILD_PASSES {
+            let before = left.len();
+            left.retain(|(key, entry)| match this.ready.apply(height, &entry.statement, signatures) {
+                Ok(_) => {
+                    this.applied.push(*key);
+                    false
+                }
+                Err(refusal) => {
+                    why.insert(*key, refusal);
+                    true
+                }
+            });
+            if left.is_empty() || left.len() == before {
+                break;
+            }
+        }
+        for (key, entry) in left {
+            // Only the finalized state can rule a statement out; the pool may yet be arranged otherwise.
+            match base.clone().apply(height, &entry.statement, signatures) {
+                Err(refusal) if !may_lift(refusal.code) => this.refused.push((key, entry.id, refusal)),
+                _ => this.parked.extend(why.remove(&key).map(|refusal| (key, refusal))),
+            }
+        }
+        this
+    }
+}
+
+fn decode(statement: &[u8]) -> Result<(Key, Digest), StatementError> {
+    let decoded = SignedStatement::decode(statement)?;
+    Ok(((decoded.statement().signer, decoded.statement().sequence), decoded.id()))
+}

@@ -1,0 +1,220 @@
+//! Starting and stopping a validator: checks first, then a thread for consensus and a thread for HTTP.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use cairn_proof::{
+    genesis::Genesis,
+    identity::{PublicKey, SigningKey},
+};
+use commonware_p2p::Address;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
+
+use crate::{
+    address::PeerAddress,
+    api,
+    config::{ConfigError, NodeConfig},
+    error::NodeError,
+    network,
+    shared::Shared,
+    validator::{self, Handles, STACK_BYTES, Validator},
+};
+
+/// How long a port or folder is tried for: a killed predecessor may still hold it.
+const RETRY_FOR: Duration = Duration::from_secs(3);
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// Starts validators.
+#[derive(Debug)]
+pub struct Node;
+
+/// A validator that runs until it is stopped, dropped or fails.
+#[derive(Debug)]
+pub struct RunningNode {
+    api_addr: SocketAddr,
+    public_key: PublicKey,
+    stop: watch::Sender<bool>,
+    exits: mpsc::Receiver<Result<(), NodeError>>,
+}
+
+impl Node {
+    /// Starts the validator that holds `key`. Returns once it has replayed its blocks, takes part in consensus and
+    /// answers over HTTP; it blocks until then (from async code, call it in `spawn_blocking`).
+    ///
+    /// # Errors
+    /// When the configuration or the genesis does not fit, a port or the data folder is taken, or the stored blocks
+    /// do not replay. Nothing is left running then.
+    pub fn start(config: NodeConfig, genesis: Genesis, key: &SigningKey) -> Result<RunningNode, NodeError> {
+        config.validate(&genesis)?;
+        let public_key = key.public();
+        let addresses = addresses(&config, &genesis, &public_key)?;
+        let private_key = network::private_key(&key.seed())
+            .ok_or_else(|| NodeError::Consensus { reason: "the key is not usable".into() })?;
+        let lock = lock(&config.data_dir)?;
+        let reserved = listen("consensus (p2p)", "p2p_listen", config.p2p_listen)?;
+        let api_listener = listen("HTTP API", "api_listen", config.api_listen)?;
+        let api_addr = api_listener.local_addr().map_err(|source| not_listening("HTTP API", "api_listen", config.api_listen, source))?;
+
+        let (shared, outbox) = Shared::new(genesis, public_key, &config);
+        let (stop, stopped) = watch::channel(false);
+        let (exit, mut exits) = mpsc::channel(2);
+        let (ready, handles) = oneshot::channel();
+        let validator = Validator {
+            config: config.clone(),
+            key: private_key,
+            addresses,
+            shared: Arc::clone(&shared),
+            outbox,
+            reserved,
+            stop: stopped.clone(),
+        };
+        let consensus_exit = exit.clone();
+        spawn("consensus", move || {
+            let result = validator::run(validator, ready);
+            drop(lock);
+            // The channel holds one message of each thread.
+            let _ = consensus_exit.try_send(result);
+        })?;
+        let Ok(handles) = handles.blocking_recv() else {
+            let nothing = NodeError::Consensus { reason: "it ended before it was ready".into() };
+            return Err(exits.blocking_recv().and_then(Result::err).unwrap_or(nothing));
+        };
+        let serving = spawn("http api", move || {
+            let Handles { marshal, scrape } = handles;
+            let result = api::run(api_listener, config.api, shared, marshal, scrape, stopped);
+            let _ = exit.try_send(result);
+        });
+        let node = RunningNode { api_addr, public_key, stop, exits };
+        // Dropping the node stops consensus.
+        serving.map(|()| node)
+    }
+}
+
+impl RunningNode {
+    /// Where the HTTP API listens.
+    #[must_use]
+    pub const fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// The validator's public key.
+    #[must_use]
+    pub const fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    /// Tells the validator to stop; [`Self::wait`] returns when it has.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Something that can stop the validator from elsewhere, such as a signal handler.
+    #[must_use]
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let stop = self.stop.clone();
+        move || {
+            stop.send_replace(true);
+        }
+    }
+
+    /// Waits until the validator has ended, in any runtime.
+    ///
+    /// # Errors
+    /// When it was not stopped but failed: the process should end then.
+    pub async fn wait(&mut self) -> Result<(), NodeError> {
+        let mut first = Ok(());
+        while let Some(result) = self.exits.recv().await {
+            // Whichever part ends first takes the other with it.
+            self.stop();
+            if let Err(failure) = result {
+                error!(%failure, "validator failed");
+                if first.is_ok() {
+                    first = Err(failure);
+                }
+            }
+        }
+        first
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
+    let builder = thread::Builder::new().name(format!("cairn {what}")).stack_size(STACK_BYTES);
+    builder.spawn(run).map(|_| ()).map_err(|source| NodeError::Thread { what, source })
+}
+
+/// Every validator's key and address in consensus' own types; this one's is where it listens.
+fn addresses(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    own: &PublicKey,
+) -> Result<Vec<(commonware_cryptography::ed25519::PublicKey, Address)>, NodeError> {
+    let keys = genesis.validator_keys();
+    if !keys.contains(own) {
+        return Err(NodeError::NotAValidator { key: *own, validators: keys.len() });
+    }
+    let mut addresses = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let wrong = |found: String, expected: &str| ConfigError { key: "peers", found, expected: expected.into() };
+        let address = if key == own {
+            Address::Symmetric(config.p2p_listen)
+        } else {
+            let peer = config.peers.iter().find(|peer| peer.public_key == *key);
+            let peer = peer.ok_or_else(|| wrong(format!("no entry for {key}"), "one for each validator of the genesis"))?;
+            PeerAddress::parse(&peer.address).map_err(|found| wrong(found, "ip:port or host:port"))?.into()
+        };
+        let key = network::public_key(key).ok_or_else(|| wrong(key.to_string(), "a key that consensus accepts"))?;
+        addresses.push((key, address));
+    }
+    Ok(addresses)
+}
+
+/// Tries until it works or [`RETRY_FOR`] is over.
+fn retry<T, F>(mut attempt: impl FnMut() -> Result<T, F>) -> Result<T, F> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if started.elapsed() < RETRY_FOR => thread::sleep(RETRY_EVERY),
+            result => return result,
+        }
+    }
+}
+
+fn not_listening(role: &'static str, key: &'static str, address: SocketAddr, source: io::Error) -> NodeError {
+    let port = address.port();
+    let hint = match source.kind() {
+        io::ErrorKind::AddrInUse => format!("another process holds port {port}: stop it, or set `{key}` to a free port"),
+        _ => format!("set `{key}` to an address of this machine and a port that this user may use"),
+    };
+    NodeError::Listen { role, address, source, hint }
+}
+
+fn listen(role: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    retry(|| TcpListener::bind(address)).map_err(|source| not_listening(role, key, address, source))
+}
+
+/// Takes the data folder for this process alone: one key must never vote twice.
+fn lock(data_dir: &Path) -> Result<File, NodeError> {
+    let failed = |reason: String| NodeError::DataDir { path: data_dir.to_owned(), reason };
+    fs::create_dir_all(data_dir).map_err(|error| failed(format!("cannot be created: {error}")))?;
+    let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
+    let file = file.map_err(|error| failed(format!("cannot be written to: {error}")))?;
+    retry(|| file.try_lock()).map_err(|error| match error {
+        TryLockError::WouldBlock => failed("another validator process uses it: stop that one first".into()),
+        TryLockError::Error(error) => failed(format!("cannot be locked: {error}")),
+    })?;
+    Ok(file)
+}

@@ -1,0 +1,130 @@
+//! What consensus and the HTTP API of one validator share, and the few ways in which a statement or a block moves
+//! between its parts.
+//!
+//! ```text
+//! HTTP ─ submit ──▶ mempool ─ candidates ──▶ executor ─ block ──▶ consensus ─ finalize ──▶ ledger
+//! peer ─ receive ─┘    ▲                                                          │
+//!                      └───────────────────────── rebase ─────────────────────────┘
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_proof::{genesis::Genesis, identity::PublicKey, statement::ChainTag};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::{
+    block::Block,
+    config::NodeConfig,
+    executor::{Executed, Executor, Invalid, Round},
+    gossip::{OUTBOX_STATEMENTS_MAX, Outbox},
+    ledger::{FinalBlock, Ledger},
+    mempool::{Admission, Mempool},
+    metrics::Metrics,
+    signatures::Signatures,
+};
+
+/// What consensus and the HTTP API of one validator share.
+pub(crate) struct Shared {
+    pub(crate) genesis: Genesis,
+    pub(crate) tag: ChainTag,
+    /// This validator's key.
+    pub(crate) validator: PublicKey,
+    pub(crate) executor: Executor,
+    pub(crate) mempool: Mempool,
+    pub(crate) ledger: Ledger,
+    pub(crate) metrics: Metrics,
+    outbox: mpsc::Sender<Bytes>,
+}
+
+impl Shared {
+    /// Starts from genesis; the outbox goes to the gossip.
+    pub(crate) fn new(genesis: Genesis, validator: PublicKey, config: &NodeConfig) -> (Arc<Self>, Outbox) {
+        let tag = genesis.tag();
+        let signatures = Signatures::default();
+        let executor = Executor::new(&genesis, signatures.clone());
+        let header = genesis.header();
+        let state = cairn_chain_state::State::genesis(&genesis);
+        let mempool = Mempool::new(config.mempool.clone(), state.clone(), signatures);
+        let ledger = Ledger::new(header, state);
+        let (outbox, receiver) = mpsc::channel(OUTBOX_STATEMENTS_MAX);
+        let shared = Self { genesis, tag, validator, executor, mempool, ledger, metrics: Metrics::new(), outbox };
+        (Arc::new(shared), receiver)
+    }
+
+    /// Takes in a statement that was handed to this validator, and tells the others.
+    pub(crate) fn submit(&self, statement: &Bytes, now_ms: u64) -> Admission {
+        let admission = self.mempool.submit(statement.clone(), now_ms);
+        if matches!(admission, Admission::Pooled(_)) {
+            // When it is full, the statement goes with the next repetition.
+            let _ = self.outbox.try_send(statement.clone());
+        }
+        self.count_pool();
+        admission
+    }
+
+    /// Takes in a statement from another validator. Returns what became of it, as a metric's label.
+    pub(crate) fn receive(&self, statement: Bytes, now_ms: u64) -> &'static str {
+        let outcome = self.mempool.receive(statement, now_ms, |id| self.ledger.locate(id).is_some());
+        self.count_pool();
+        outcome
+    }
+
+    /// Takes in a block of this validator's own store, at start.
+    ///
+    /// # Errors
+    /// When it does not follow the block before it.
+    pub(crate) fn replay(&self, block: &Block) -> Result<(), Invalid> {
+        let executed = self.executor.execute_stored(&self.last(block)?, block)?;
+        self.append(executed, block, None);
+        Ok(())
+    }
+
+    /// Everything stored is replayed: the mempool starts from there.
+    pub(crate) fn replayed(&self) {
+        let tip = self.ledger.tip();
+        self.mempool.rebase(tip.header.height, &tip.state, tip.header.timestamp_ms, |_| false);
+        info!(height = %tip.header.height, state_root = %tip.header.state_root, "stored blocks replayed");
+    }
+
+    /// Takes in the next finalized block.
+    ///
+    /// # Errors
+    /// When it does not follow the block before it.
+    pub(crate) fn finalize(&self, block: &Block, certificate: Option<Vec<u8>>, now_ms: u64) -> Result<(), Invalid> {
+        let executed = match self.executor.get(&block.id()) {
+            Some(executed) => executed,
+            None => self.executor.execute(&self.last(block)?, block, &Round::of(block.header()))?,
+        };
+        self.append(executed, block, certificate);
+        let tip = self.ledger.tip();
+        let refused = self.mempool.rebase(tip.header.height, &tip.state, now_ms, |id| self.ledger.locate(id).is_some());
+        for (id, refusal) in refused {
+            self.metrics.refused(refusal.code);
+            info!(%id, code = refusal.code.name(), message = refusal.message, "pooled statement refused");
+        }
+        self.count_pool();
+        debug!(height = %tip.header.height, statements = block.statements().len(), "block finalized");
+        Ok(())
+    }
+
+    /// The last finalized block, which `block` must build on.
+    fn last(&self, block: &Block) -> Result<Executed, Invalid> {
+        let expected = self.ledger.tip().header.digest();
+        let found = block.header().parent;
+        let last = self.executor.get(&found).filter(|_| expected == found);
+        last.ok_or(Invalid::Parent { expected, found })
+    }
+
+    fn append(&self, executed: Executed, block: &Block, certificate: Option<Vec<u8>>) {
+        self.ledger.append(&executed, FinalBlock { block: block.clone(), certificate });
+        self.metrics.block(&executed.header, block.statements().len() as u64);
+        self.executor.finalize(executed);
+    }
+
+    fn count_pool(&self) {
+        let (statements, bytes) = self.mempool.size();
+        self.metrics.mempool(statements, bytes);
+    }
+}
