@@ -90,8 +90,8 @@ mod tests {
             for ((value, bad), reason) in values.iter().zip(&decoded.errors) {
                 assert_eq!(reason.is_some(), *bad, "{}: {reason:?} for {value:?}", stream.name);
             }
-            let codes = decoded.quarantined.len();
-            assert!(codes >= 3, "{}: only {codes} kinds of bad records", stream.name);
+            let kinds = &decoded.quarantined;
+            assert!(kinds.len() >= 2, "{}: all bad records are bad in the same way: {kinds:?}", stream.name);
         }
     }
 
