@@ -1,1 +1,26 @@
-//! placeholder
+//! The client of the chain: submit statements and wait for finality; follow blocks and believe only what verifies.
+//!
+//! Nothing that a node says is trusted. A [`Follower`] checks every certificate against the genesis, executes every
+//! block, and compares the roots; what it shows in its [`Ledger`] follows from the genesis alone. A [`Client`] asks
+//! several nodes in turn. A [`Submitter`] signs, numbers and resubmits. It keeps no files.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`http`] | requests to nodes, bounded, with failover |
+//! | [`submit`] | sign, submit, wait for finality |
+//! | [`ledger`] | what the followed chain says: blocks, streams, identities, anchors |
+//! | [`follow`] | the task that keeps a ledger up to date |
+//! | [`error`] | errors with a kind that tells the caller what to do |
+
+pub mod error;
+pub mod follow;
+pub mod http;
+pub mod ledger;
+pub mod submit;
+
+pub use error::{ClientError, ErrorKind};
+pub use follow::{Follower, FollowerConfig, FollowerStatus};
+pub use http::{CertifiedHeader, Client, HeadInfo, LogProof, StatementStatus};
+pub use ledger::{AnchorEntry, BlockSummary, Ledger};
+pub use reqwest::Url;
+pub use submit::{Finalized, SubmitError, Submitter};

@@ -1,0 +1,272 @@
+//! Follows the chain: fetches blocks, checks certificates against the genesis, executes, and extends the ledger.
+//!
+//! ```text
+//! node ──blocks──▶ execute each on the state ──▶ certificate of the last certified one ──▶ ledger
+//!                  (parents, roots, statements)    (quorum of the genesis' validators)
+//! ```
+//!
+//! A block without a certificate of its own is final through a certified descendant, so nothing enters the ledger
+//! before one arrives. A node whose blocks do not verify is left for another one, and that is counted and logged.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use cairn_chain_state::{StrictSignatures, execute};
+use cairn_proof::Height;
+use cairn_proof::block::SignedBlock;
+use cairn_proof::certificate::Finalization;
+use cairn_proof::genesis::Genesis;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::error::ClientError;
+use crate::http::{BLOCKS_PER_REQUEST, Client};
+use crate::ledger::Ledger;
+
+/// One request for blocks waits that long for a new one.
+const BLOCKS_WAIT: Duration = Duration::from_secs(5);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What to follow.
+#[derive(Debug, Clone)]
+pub struct FollowerConfig {
+    /// The genesis that everything is checked against.
+    pub genesis: Arc<Genesis>,
+    /// The nodes to ask.
+    pub client: Client,
+}
+
+/// How following goes.
+#[derive(Debug, Clone, Default)]
+pub struct FollowerStatus {
+    /// The height that was followed to.
+    pub height: Height,
+    /// When the last block was taken in.
+    pub last_block: Option<Instant>,
+    /// The last failure, if the last attempt failed.
+    pub error: Option<String>,
+    /// How often a node gave blocks that do not verify.
+    pub untrustworthy_total: u64,
+}
+
+/// A ledger that is kept up to date by a task. Clones share it; the task ends with the last clone.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    shared: Arc<Shared>,
+    client: Client,
+    height: watch::Receiver<Height>,
+    _task: Arc<AbortOnDrop>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ledger: RwLock<Ledger>,
+    status: Mutex<FollowerStatus>,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Follower {
+    /// Starts following from the genesis. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn spawn(config: FollowerConfig) -> Self {
+        let shared = Arc::new(Shared {
+            ledger: RwLock::new(Ledger::new(config.genesis)),
+            status: Mutex::new(FollowerStatus::default()),
+        });
+        let (sender, height) = watch::channel(Height(0));
+        let task = tokio::spawn(follow(config.client.clone(), shared.clone(), sender));
+        Self { shared, client: config.client, height, _task: Arc::new(AbortOnDrop(task)) }
+    }
+
+    /// The ledger, locked for reading. Hold it for short: the follower cannot extend it meanwhile.
+    #[must_use]
+    pub fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.shared.ledger.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client that is followed through.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How following goes.
+    #[must_use]
+    pub fn status(&self) -> FollowerStatus {
+        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The height that was followed to.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        *self.height.borrow()
+    }
+
+    /// A receiver that tells each new height.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Height> {
+        self.height.clone()
+    }
+
+    /// Waits until `height` was followed to.
+    ///
+    /// # Errors
+    /// When that takes longer than `patience`.
+    pub async fn wait_for_height(&self, height: Height, patience: Duration) -> Result<(), ClientError> {
+        let mut receiver = self.height.clone();
+        let reached = tokio::time::timeout(patience, receiver.wait_for(|reached| *reached >= height)).await;
+        if matches!(reached, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let reason = self.status().error.unwrap_or_else(|| "no new block arrived".into());
+        Err(ClientError::Timeout {
+            what: format!("following the chain to height {height} (now at {})", self.height()),
+            seconds: patience.as_secs(),
+            hint: reason,
+        })
+    }
+
+    /// Follows to the height that the nodes are at now: a start that is not behind.
+    ///
+    /// # Errors
+    /// When no node answers, or it takes longer than `patience`.
+    pub async fn catch_up(&self, patience: Duration) -> Result<Height, ClientError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let target = loop {
+            match self.chain_height().await {
+                Ok(height) => break height,
+                Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE_MIN).await,
+            }
+        };
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.wait_for_height(target, left).await?;
+        Ok(target)
+    }
+
+    /// The greatest height that any node names. Not verified: only a target to follow to.
+    async fn chain_height(&self) -> Result<Height, ClientError> {
+        let mut best = Err(ClientError::Unreachable { tried: 0, last: "none was asked".into() });
+        for node in self.client.nodes() {
+            match self.client.status_of(node).await {
+                Ok(status) => {
+                    let height = Height(status["height"].as_u64().unwrap_or(0));
+                    best = Ok(best.unwrap_or(Height(0)).max(height));
+                }
+                Err(error) if best.is_err() => best = Err(error),
+                Err(_) => {}
+            }
+        }
+        best
+    }
+}
+
+async fn follow(client: Client, shared: Arc<Shared>, heights: watch::Sender<Height>) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let advanced = advance(&client, &shared).await;
+        note(&shared, &advanced);
+        match advanced {
+            Ok(Advance { height, .. }) if height > *heights.borrow() => {
+                heights.send_replace(height);
+                pause = PAUSE_MIN;
+            }
+            // Blocks that nothing certifies yet: the certified descendant is about to arrive.
+            Ok(Advance { uncertified: true, .. }) => tokio::time::sleep(PAUSE_MIN).await,
+            Ok(_) => {}
+            Err(_) => {
+                client.rotate();
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Keeps the status, and logs what an operator has to know.
+fn note(shared: &Shared, advanced: &Result<Advance, ClientError>) {
+    let mut status = shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+    match advanced {
+        Ok(Advance { height, .. }) => {
+            if *height > status.height {
+                status.last_block = Some(Instant::now());
+            }
+            status.height = *height;
+            status.error = None;
+        }
+        Err(error) => {
+            if matches!(error, ClientError::Untrustworthy { .. }) {
+                status.untrustworthy_total += 1;
+                tracing::error!(%error, "a node gave blocks that do not verify; asking another one");
+            } else {
+                tracing::debug!(%error, "following paused");
+            }
+            status.error = Some(error.to_string());
+        }
+    }
+}
+
+/// What one request brought.
+struct Advance {
+    /// The height reached.
+    height: Height,
+    /// Whether blocks came that nothing certifies yet.
+    uncertified: bool,
+}
+
+/// Fetches the next blocks and takes in what is proven final. Returns the height reached.
+async fn advance(client: &Client, shared: &Arc<Shared>) -> Result<Advance, ClientError> {
+    let from = shared.ledger.read().unwrap_or_else(PoisonError::into_inner).height().next();
+    let blocks = client.blocks(from, BLOCKS_PER_REQUEST, BLOCKS_WAIT).await?;
+    let node = client.preferred().to_string();
+    let shared = shared.clone();
+    let taken = tokio::task::spawn_blocking(move || take_in(&shared, blocks)).await;
+    let taken = taken.unwrap_or_else(|panic| Err(format!("checking the blocks failed: {panic}")));
+    taken.map_err(|reason| ClientError::Untrustworthy { node, what: format!("blocks from height {from}"), reason })
+}
+
+/// Executes blocks in order; extends the ledger up to the last one that is proven final.
+fn take_in(shared: &Shared, blocks: Vec<SignedBlock>) -> Result<Advance, String> {
+    let (genesis, mut header, mut state) = {
+        let ledger = shared.ledger.read().unwrap_or_else(PoisonError::into_inner);
+        (ledger.genesis().clone(), ledger.header().clone(), ledger.state().clone())
+    };
+    let mut waiting = Vec::new();
+    let mut reached = header.height;
+    for block in blocks {
+        let executed = execute(&header, &state, &block, &StrictSignatures).map_err(|error| error.to_string())?;
+        let certified = match &block.certificate {
+            Some(certificate) => {
+                verify(certificate, &executed.header, &genesis)?;
+                true
+            }
+            None => false,
+        };
+        header = executed.header.clone();
+        state = executed.state.clone();
+        waiting.push((executed, block.statements));
+        if certified {
+            reached = header.height;
+            let mut ledger = shared.ledger.write().unwrap_or_else(PoisonError::into_inner);
+            for (executed, statements) in waiting.drain(..) {
+                ledger.extend(executed, statements);
+            }
+        }
+    }
+    Ok(Advance { height: reached, uncertified: !waiting.is_empty() })
+}
+
+fn verify(certificate: &[u8], header: &cairn_proof::header::Header, genesis: &Genesis) -> Result<(), String> {
+    Finalization::decode(certificate, genesis.validators.len())
+        .and_then(|proof| proof.verify_header(header, &genesis.validator_keys(), &genesis.tag()))
+        .map_err(|error| format!("height {}: {error}", header.height))
+}
