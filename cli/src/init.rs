@@ -1,0 +1,206 @@
+//! `cairn init`: keys, genesis, configuration and the built-in streams of a new network.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
+use cairn_proof::identity::{IdentityKind, SigningKey};
+use cairn_query::QueryConfig;
+use rand::TryRng as _;
+
+use crate::config::{Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection};
+use crate::home::{Home, make_dir, write_new};
+use crate::stream_file::BUILT_IN;
+
+/// Make a new network: keys (mode 0600), genesis.json, cairn.toml and the built-in streams.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  cairn init --dir city\n  cairn init --dir city --validators 7 --chain-id metropolis --base-port 30000")]
+pub(crate) struct InitArgs {
+    /// Folder of the network; made if missing, and must not hold one yet.
+    #[arg(long, default_value = "cairn-data")]
+    pub(crate) dir: PathBuf,
+    /// How many validators: 4 tolerate one that fails or lies, 7 two.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) validators: u16,
+    /// The chain's name: 1 to 64 of a–z, 0–9, '.' and '-'.
+    #[arg(long, default_value = "city")]
+    pub(crate) chain_id: String,
+    /// First of the ports; a network of N validators takes 10 + 2 N.
+    #[arg(long, default_value_t = 26600)]
+    pub(crate) base_port: u16,
+    /// Use this Kafka instead of the embedded broker: host:port, comma-separated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+    /// Address that every role listens on. Anything but loopback is for containers and private networks.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) listen_host: IpAddr,
+    /// Host by which validators are reached, `{}` standing for the index, such as `validator-{}`.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) validator_host: Option<String>,
+}
+
+impl InitArgs {
+    /// A network with the defaults in `dir`, at `base_port`.
+    pub(crate) fn local(dir: PathBuf, base_port: u16) -> Self {
+        Self {
+            dir,
+            validators: 4,
+            chain_id: "city".into(),
+            base_port,
+            kafka: None,
+            listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            validator_host: None,
+        }
+    }
+
+    fn host_of(&self, index: u16) -> String {
+        match &self.validator_host {
+            Some(pattern) => pattern.replace("{}", &index.to_string()),
+            None => self.listen_host.to_string(),
+        }
+    }
+}
+
+/// Makes the network and returns its folder.
+pub(crate) fn init(args: &InitArgs) -> Result<Home> {
+    let home = Home::at(&args.dir)?;
+    if home.config_file().exists() || home.genesis_file().exists() {
+        bail!("{} holds a network already; choose another --dir (keys are never overwritten)", home.path().display());
+    }
+    let last_port = u32::from(args.base_port) + u32::from(Ports::count(args.validators));
+    if args.base_port < 1024 || last_port > 65_535 {
+        let most = 65_535 - Ports::count(args.validators);
+        bail!("--base-port {}: expected 1024 to {most} for {} validators", args.base_port, args.validators);
+    }
+    make_dir(&home.path().join("keys"), 0o700)?;
+    make_dir(&home.path().join("data"), 0o700)?;
+    make_dir(&home.logs_dir(), 0o755)?;
+    make_dir(&home.streams_dir(), 0o755)?;
+    let validators = (0..args.validators)
+        .map(|index| new_key(&home, &format!("validator-{index}")))
+        .collect::<Result<Vec<_>>>()?;
+    let owner = new_key(&home, "owner")?;
+    let ingest = new_key(&home, "ingest")?;
+    home.write_secret("secrets", &random_seed()?)?;
+    let genesis = genesis(args, &validators, &owner, &ingest)?;
+    let config = config(args, &validators);
+    let json = serde_json::to_vec_pretty(&genesis).context("the genesis cannot be written as JSON")?;
+    write_new(&home.genesis_file(), &json, 0o644)?;
+    for stream in &BUILT_IN {
+        write_new(&home.streams_dir().join(format!("{}.toml", stream.name)), stream.definition.as_bytes(), 0o644)?;
+        write_new(&home.streams_dir().join(stream.schema_file), stream.schema.as_bytes(), 0o644)?;
+    }
+    // Last, because it marks the folder as complete.
+    let text = toml::to_string_pretty(&config).context("the configuration cannot be written as TOML")?;
+    write_new(&home.config_file(), format!("{HEADER}{text}").as_bytes(), 0o644)?;
+    Ok(home)
+}
+
+const HEADER: &str = "# Configuration of a Cairn network. Every key is described in docs/operations.md.\n# No secret belongs here: keys lie in keys/, each in a file of mode 0600.\n\n";
+
+fn random_seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    rand::rngs::SysRng.try_fill_bytes(&mut seed).context("the system gives no random bytes")?;
+    Ok(seed)
+}
+
+fn new_key(home: &Home, name: &str) -> Result<SigningKey> {
+    let seed = random_seed()?;
+    home.write_secret(name, &seed)?;
+    Ok(SigningKey::from_seed(&seed))
+}
+
+fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, ingest: &SigningKey) -> Result<Genesis> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the system's clock is before 1970")?;
+    let identity = |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
+    let genesis = Genesis {
+        format: GENESIS_MARK.into(),
+        chain_id: args.chain_id.clone(),
+        timestamp_ms: u64::try_from(now.as_millis())?,
+        validators: validators
+            .iter()
+            .enumerate()
+            .map(|(index, key)| GenesisValidator { name: format!("validator-{index}"), public_key: key.public() })
+            .collect(),
+        identities: vec![
+            identity("owner", IdentityKind::Organisation, owner),
+            identity("ingest", IdentityKind::Node, ingest),
+        ],
+    };
+    genesis.check()?;
+    Ok(genesis)
+}
+
+fn config(args: &InitArgs, validators: &[SigningKey]) -> Config {
+    let ports = Ports(args.base_port);
+    let listen = |port| SocketAddr::new(args.listen_host, port);
+    let sections = (0u16..)
+        .zip(validators)
+        .map(|(index, key)| ValidatorSection {
+            name: format!("validator-{index}"),
+            public_key: key.public(),
+            p2p: format!("{}:{}", args.host_of(index), ports.p2p(index)),
+            p2p_listen: listen(ports.p2p(index)),
+            api: format!("http://{}:{}", args.host_of(index), ports.api(index)),
+            api_listen: listen(ports.api(index)),
+        })
+        .collect();
+    Config {
+        chain_id: args.chain_id.clone(),
+        kafka: KafkaSection {
+            brokers: args.kafka.clone().unwrap_or_else(|| listen(ports.broker()).to_string()),
+            embedded: args.kafka.is_none(),
+            settings: std::collections::BTreeMap::new(),
+        },
+        store: StoreSection::default(),
+        ingest: IngestSection { metrics: listen(ports.ingest_metrics()), memory_mib_max: None, fetch_mib_max: None },
+        query: QuerySection {
+            metrics: listen(ports.query_metrics()),
+            postgres: QueryConfig {
+                host: args.listen_host,
+                port: ports.postgres(),
+                allow_remote_clients: !args.listen_host.is_loopback(),
+                ..QueryConfig::default()
+            },
+        },
+        node: NodeSection::default(),
+        validators: sections,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_new_network_reads_back_and_its_keys_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = InitArgs::local(folder.path().join("net"), 30_000);
+        let home = init(&args).unwrap();
+        let (config, genesis) = (home.config().unwrap(), home.genesis().unwrap());
+        assert_eq!(config.validators.len(), 4);
+        assert_eq!(genesis.chain_id, config.chain_id);
+        for index in 0..4 {
+            let node = config.node(&home, &genesis, index).unwrap();
+            assert_eq!(node.peers.len(), 4);
+            let key = home.signing_key(&format!("validator-{index}")).unwrap();
+            assert_eq!(key.public(), config.validators[index].public_key);
+        }
+        for entry in std::fs::read_dir(home.path().join("keys")).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600);
+        }
+        let again = init(&args).unwrap_err().to_string();
+        assert!(again.contains("holds a network already"), "{again}");
+    }
+
+    #[test]
+    fn ports_that_do_not_fit_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = init(&InitArgs::local(folder.path().join("net"), 65_530)).unwrap_err().to_string();
+        assert!(error.contains("--base-port 65530"), "{error}");
+    }
+}

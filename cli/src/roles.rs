@@ -1,0 +1,193 @@
+//! One role in this process: a validator, ingest, or query. `cairn up` runs each as a child of its own.
+//!
+//! A role prints one line that starts with "ready" once it serves, logs to standard error, and ends on SIGTERM,
+//! Ctrl-C, or, as a child of `cairn up`, when its parent is gone (its standard input closes).
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use cairn_anchor::pipeline::Anchorer;
+use cairn_anchor::roots::Roots;
+use cairn_anchor::secrets::SecretStore;
+use cairn_anchor::store::SegmentStore;
+use cairn_chain_client::{Follower, FollowerConfig, Submitter};
+use cairn_chain_node::Node;
+use cairn_ingest::Ingest;
+use cairn_query::QueryService;
+use prometheus::Registry;
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::home::Home;
+use crate::{metrics, streams};
+
+/// How long a role waits for the chain when it starts.
+pub(crate) const CHAIN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a role waits for a predecessor that is on its way out.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+
+/// One role in a process of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RoleArgs {
+    /// Folder of the network.
+    #[arg(long, default_value = "cairn-data")]
+    pub(crate) dir: PathBuf,
+    /// End when standard input closes.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// One validator in a process of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    /// Which validator, counted from 0 as in cairn.toml.
+    #[arg(long)]
+    pub(crate) index: usize,
+}
+
+/// Runs a validator until it is told to stop.
+pub(crate) async fn node(args: &NodeArgs) -> Result<()> {
+    let home = Home::open(&args.role.dir)?;
+    let (config, genesis) = (home.config()?, home.genesis()?);
+    let node_config = config.node(&home, &genesis, args.index)?;
+    let name = format!("validator-{}", args.index);
+    let key = home.signing_key(&name)?;
+    let p2p = node_config.p2p_listen;
+    let starting = tokio::task::spawn_blocking(move || Node::start(node_config, genesis, &key));
+    let mut running = starting.await.context("starting the validator")??;
+    ready(&format!("{name} p2p {p2p} api http://{}", running.api_addr()))?;
+    let stopper = running.stopper();
+    let mut ended = tokio::spawn(async move { running.wait().await });
+    tokio::select! {
+        ended = &mut ended => return Ok(ended.context("the validator's task")??),
+        () = stop_signal(args.role.with_parent) => stopper(),
+    }
+    // A clean stop writes what is open; one that hangs must not keep the process.
+    match tokio::time::timeout(Duration::from_secs(8), ended).await {
+        Ok(ended) => Ok(ended.context("the validator's task")??),
+        Err(_) => bail!("{name} did not stop within 8 s"),
+    }
+}
+
+/// Follows the chain to where it is now.
+pub(crate) async fn follow(home: &Home, config: &Config, patience: Duration) -> Result<Follower> {
+    let genesis = Arc::new(home.genesis()?);
+    if genesis.chain_id != config.chain_id {
+        bail!("cairn.toml is of chain {:?}, genesis.json of {:?}: they belong to different networks", config.chain_id, genesis.chain_id);
+    }
+    let follower = Follower::spawn(FollowerConfig { genesis, client: config.client()? });
+    follower.catch_up(patience).await.context("following the chain")?;
+    Ok(follower)
+}
+
+/// The folder of the segments.
+pub(crate) fn segment_store(home: &Home, config: &Config) -> Result<SegmentStore> {
+    Ok(SegmentStore::on_disk(&home.path().join(&config.store.objects))?)
+}
+
+/// The folder of the batch secrets.
+pub(crate) fn secret_store(home: &Home, config: &Config) -> Result<SecretStore> {
+    Ok(SecretStore::open(&home.path().join(&config.store.secrets), &home.secret("secrets")?)?)
+}
+
+/// Runs ingest until it is told to stop.
+pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
+    let home = Home::open(&args.dir)?;
+    let config = home.config()?;
+    let _lock = lock(&home, "ingest").await?;
+    let registry = Registry::new();
+    let metrics = metrics::serve(config.ingest.metrics, "ingest metrics", "[ingest] metrics", registry.clone()).await?;
+    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
+    streams::register_folder(&home, &config, &follower).await?;
+    let key = home.signing_key("ingest")?;
+    let tag = follower.ledger().genesis().tag();
+    let submitter = Submitter::new(config.client()?, key, tag);
+    let anchorer = Anchorer::new(
+        submitter,
+        follower.clone(),
+        segment_store(&home, &config)?,
+        secret_store(&home, &config)?,
+        cairn_anchor::metrics::Metrics::register(&registry)?,
+    );
+    let mut running = Ingest::start(config.ingest()?, anchorer, &registry)?;
+    ready(&format!("ingest kafka {} metrics http://{metrics}/metrics", config.kafka.brokers))?;
+    tokio::select! {
+        ended = running.wait() => ended.context("ingest ended")?,
+        () = stop_signal(args.with_parent) => running.stop().await?,
+    }
+    Ok(())
+}
+
+/// Runs query until it is told to stop.
+pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
+    let home = Home::open(&args.dir)?;
+    let config = home.config()?;
+    let registry = Registry::new();
+    let metrics = metrics::serve(config.query.metrics, "query metrics", "[query] metrics", registry.clone()).await?;
+    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
+    let store = segment_store(&home, &config)?.verified(Arc::new(Roots::new()))?;
+    let mut running = QueryService::start(config.query.postgres.clone(), follower, store, &registry).await?;
+    ready(&format!("query postgres {} metrics http://{metrics}/metrics", running.addr))?;
+    tokio::select! {
+        () = running.wait() => bail!("query ended by itself: see its log"),
+        () = stop_signal(args.with_parent) => running.stop().await,
+    }
+    Ok(())
+}
+
+/// Prints the line that tells that a role, or all of them, serve.
+pub(crate) fn ready(what: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready {what}").and_then(|()| out.flush()).context("standard output")
+}
+
+/// Resolves when the process is told to stop.
+pub(crate) async fn stop_signal(with_parent: bool) {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let parent_gone = async {
+        if !with_parent {
+            std::future::pending::<()>().await;
+        }
+        let mut input = tokio::io::stdin();
+        let mut byte = [0; 64];
+        while matches!(input.read(&mut byte).await, Ok(read) if read > 0) {}
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+        () = parent_gone => {}
+    }
+}
+
+/// Holds a role's lock while the process runs; waits for a predecessor that is on its way out.
+pub(crate) async fn lock(home: &Home, role: &str) -> Result<File> {
+    let path = home.lock_file(role);
+    let file = File::create(&path).with_context(|| format!("the lock file {}", path.display()))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                bail!("{role} runs already on {}: stop it first, or use another --dir", home.path().display())
+            }
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+    }
+}

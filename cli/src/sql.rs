@@ -1,0 +1,154 @@
+//! `cairn sql`: one statement over the Postgres port of the query role.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, NoTls, SimpleQueryMessage};
+
+use crate::home::Home;
+use crate::output::{Format, Table};
+
+/// Run a statement over the verified records.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  cairn sql --dir city \"SELECT count(*) FROM traffic.flow\"\n  cairn sql --dir city --as-of 120 --format csv \"SELECT * FROM cairn.anchors\"\n\nTables: each stream by its name, and cairn.anchors, blocks, streams, validators, identities, quarantine.")]
+pub(crate) struct SqlArgs {
+    /// Folder of the network.
+    #[arg(long, default_value = "cairn-data")]
+    dir: PathBuf,
+    /// The statement.
+    sql: String,
+    /// See the records as of this block height.
+    #[arg(long, value_name = "HEIGHT")]
+    as_of: Option<u64>,
+    /// How to write the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// An answer: its rows, and what the server said beside them.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) table: Table,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Runs `cairn sql`.
+pub(crate) async fn sql(args: &SqlArgs) -> Result<()> {
+    let home = Home::open(&args.dir)?;
+    let answer = query(home.config()?.postgres(), &args.sql, args.as_of).await?;
+    answer.table.print(args.format)?;
+    if args.format == Format::Table {
+        crate::say!("{} rows", answer.table.len())?;
+    }
+    // Beside the data, so that a program that reads the output is not disturbed.
+    let mut error = std::io::stderr().lock();
+    for notice in &answer.notices {
+        std::io::Write::write_all(&mut error, format!("{notice}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Asks the Postgres port at `addr`.
+pub(crate) async fn query(addr: SocketAddr, sql: &str, as_of: Option<u64>) -> Result<Answer> {
+    let mut config = tokio_postgres::Config::new();
+    config.host(addr.ip().to_string()).port(addr.port()).user("cairn").dbname("cairn");
+    config.connect_timeout(std::time::Duration::from_secs(5));
+    let (client, mut connection) = config
+        .connect(NoTls)
+        .await
+        .with_context(|| format!("no answer from query on {addr}; is `cairn up` or `cairn query` running?"))?;
+    let notices: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = notices.clone();
+    let driver = tokio::spawn(async move {
+        while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            match message {
+                Ok(AsyncMessage::Notice(notice)) => {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(notice.message().to_owned());
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    });
+    if let Some(height) = as_of {
+        let set = client.batch_execute(&format!("SET cairn.as_of = {height}")).await;
+        set.map_err(|error| anyhow!(describe(&error)))?;
+    }
+    // The types decide what is a number in JSON; a statement that cannot be prepared has no rows to type.
+    let types: Vec<Type> = match client.prepare(sql).await {
+        Ok(statement) => statement.columns().iter().map(|column| column.type_().clone()).collect(),
+        Err(_) => vec![],
+    };
+    notices.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let messages = client.simple_query(sql).await.map_err(|error| anyhow!(describe(&error)))?;
+    drop(client);
+    let _ = driver.await;
+    let table = table(&messages, &types)?;
+    let notices = std::mem::take(&mut *notices.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Answer { table, notices })
+}
+
+fn table(messages: &[SimpleQueryMessage], types: &[Type]) -> Result<Table> {
+    let mut table: Option<Table> = None;
+    for message in messages {
+        match message {
+            SimpleQueryMessage::RowDescription(columns) => {
+                table = Some(Table::new(&columns.iter().map(|column| column.name()).collect::<Vec<_>>()));
+            }
+            SimpleQueryMessage::Row(row) => {
+                let Some(table) = &mut table else { bail!("the server sent a row without a description") };
+                table.row((0..row.len()).map(|at| cell(row.get(at), types.get(at))).collect());
+            }
+            _ => {}
+        }
+    }
+    Ok(table.unwrap_or_else(|| Table::new(&[] as &[&str])))
+}
+
+/// A value as the client's text says it, typed where JSON has the type.
+fn cell(text: Option<&str>, kind: Option<&Type>) -> Value {
+    let Some(text) = text else { return Value::Null };
+    let number = matches!(kind, Some(&(Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC)));
+    if number && let Ok(number) = serde_json::from_str::<serde_json::Number>(text) {
+        return Value::Number(number);
+    }
+    match (kind, text) {
+        (Some(&Type::BOOL), "t") => Value::Bool(true),
+        (Some(&Type::BOOL), "f") => Value::Bool(false),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+/// What the server said: message, detail, hint and SQLSTATE.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        None => error.to_string(),
+        Some(said) => {
+            let mut text = format!("{} (SQLSTATE {})", said.message(), said.code().code());
+            for (name, more) in [("detail", said.detail()), ("hint", said.hint())] {
+                if let Some(more) = more {
+                    text.push_str(&format!("\n{name}: {more}"));
+                }
+            }
+            text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_digits_and_nulls_are_null() {
+        assert_eq!(cell(Some("12"), Some(&Type::INT8)).to_string(), "12");
+        assert_eq!(cell(Some("NaN"), Some(&Type::FLOAT8)), Value::String("NaN".into()));
+        assert_eq!(cell(Some("t"), Some(&Type::BOOL)), Value::Bool(true));
+        assert_eq!(cell(Some("t"), Some(&Type::TEXT)), Value::String("t".into()));
+        assert_eq!(cell(None, Some(&Type::INT8)), Value::Null);
+    }
+}
