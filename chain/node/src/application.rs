@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How consensus names a block's place.
-type Place = Context<sha256::Digest, PublicKey>;
+pub(crate) type Place = Context<sha256::Digest, PublicKey>;
 
 /// How often a leader that must catch up first looks whether it has.
 const CATCH_UP_POLL: Duration = Duration::from_millis(50);

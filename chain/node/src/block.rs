@@ -151,3 +151,99 @@ impl BoundedBlock for Block {
         HEADER_BYTES_MAX + BLOCK_BYTES_MAX + (2 + BLOCK_STATEMENTS_MAX) * LENGTH_BYTES_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::city::City;
+    use cairn_proof::Digest;
+    use commonware_codec::{DecodeExt as _, Encode as _};
+
+    fn block(statements: Vec<Bytes>) -> Block {
+        let header = Header {
+            height: Height(7),
+            statements_root: statements_root(statements.iter().map(AsRef::as_ref)),
+            statements_count: statements.len() as u64,
+            state_root: Digest([3; 32]),
+            ..City::new(4).genesis.header()
+        };
+        Block::new(header, statements)
+    }
+
+    fn bytes(length: usize, value: u8) -> Bytes {
+        vec![value; length].into()
+    }
+
+    #[test]
+    fn blocks_round_trip() {
+        let full = vec![bytes(STATEMENT_BYTES_MAX, 1), bytes(1, 2), bytes(200, 3)];
+        for block in [block(vec![]), block(full), Block::genesis(&City::new(4).genesis)] {
+            let encoded = block.encode();
+            assert_eq!(encoded.len(), block.encode_size());
+            assert!(encoded.len() <= Block::max_encode_size(&()));
+            let decoded = Block::decode(encoded).unwrap();
+            assert_eq!(decoded, block);
+            assert_eq!(decoded.digest(), block.digest());
+        }
+    }
+
+    #[test]
+    fn the_digest_is_the_headers() {
+        let block = block(vec![bytes(10, 1)]);
+        assert_eq!(block.id(), block.header().digest());
+        assert_eq!(block.digest().0, cairn_proof::digest::sha256(&[block.header_bytes()]).0);
+        assert_eq!(block.signed(None).check().unwrap(), *block.header());
+    }
+
+    #[test]
+    fn other_statements_than_the_headers_are_refused() {
+        let good = block(vec![bytes(10, 1), bytes(10, 2)]);
+        for statements in [
+            vec![bytes(10, 2), bytes(10, 1)],
+            vec![bytes(10, 1)],
+            vec![bytes(10, 1), bytes(10, 2), bytes(10, 3)],
+            vec![bytes(10, 1), bytes(11, 2)],
+            vec![],
+        ] {
+            let changed = Block { statements, ..good.clone() };
+            assert!(Block::decode(changed.encode()).is_err());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_cut_extended_or_flipped_are_another_block_or_none() {
+        let good = block(vec![bytes(3, 1), bytes(200, 2)]);
+        let encoded = good.encode().to_vec();
+        for cut in 0..encoded.len() {
+            assert!(Block::decode(Bytes::copy_from_slice(&encoded[..cut])).is_err(), "cut at {cut}");
+        }
+        assert!(Block::decode(Bytes::from([encoded.clone(), vec![0]].concat())).is_err());
+        for bit in 0..encoded.len() * 8 {
+            let mut flipped = encoded.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = Block::decode(Bytes::from(flipped.clone())) {
+                assert_ne!(other.digest(), good.digest(), "bit {bit}");
+                assert_eq!(other.encode().to_vec(), flipped, "one block has one encoding");
+            }
+        }
+    }
+
+    #[test]
+    fn what_passes_a_bound_is_refused_before_memory_is_taken() {
+        let too_long = block(vec![bytes(STATEMENT_BYTES_MAX + 1, 1)]);
+        assert!(Block::decode(too_long.encode()).is_err());
+        let too_many_bytes = block(vec![bytes(STATEMENT_BYTES_MAX, 1); BLOCK_BYTES_MAX / STATEMENT_BYTES_MAX + 1]);
+        assert!(Block::decode(too_many_bytes.encode()).is_err());
+        let too_many = block(vec![bytes(1, 1); BLOCK_STATEMENTS_MAX + 1]);
+        assert!(Block::decode(too_many.encode()).is_err());
+        let empty_statement = block(vec![Bytes::new()]);
+        assert!(Block::decode(empty_statement.encode()).is_err());
+        // A header that claims four billion bytes, and a count that claims as many statements.
+        assert!(Block::decode(Bytes::from(vec![0xff, 0xff, 0xff, 0xff, 0x0f, 1])).is_err());
+        let header = block(vec![]).header_bytes().clone();
+        let mut claims = Vec::new();
+        header.write(&mut claims);
+        claims.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert!(Block::decode(Bytes::from(claims)).is_err());
+    }
+}

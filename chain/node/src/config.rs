@@ -244,3 +244,49 @@ impl NodeConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::city::{genesis, key, validator_key};
+
+    fn config() -> NodeConfig {
+        let peer = |index| Peer { public_key: validator_key(index).public(), address: format!("validator-{index}:7000") };
+        let any = SocketAddr::from(([127, 0, 0, 1], 7000));
+        NodeConfig::new("data".into(), any, (0..4).map(peer).collect(), any)
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        config().validate(&genesis(4)).unwrap();
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_and_defaults_filled_in() {
+        let json = r#"{"data_dir":"d","p2p_listen":"127.0.0.1:1","peers":[],"api_listen":"127.0.0.1:2"}"#;
+        let read: NodeConfig = serde_json::from_str(json).unwrap();
+        assert_eq!((read.heartbeat_ms, read.mempool.statements_max), (1_000, MempoolConfig::default().statements_max));
+        let unknown = json.replace("data_dir", "data_directory");
+        assert!(serde_json::from_str::<NodeConfig>(&unknown).is_err());
+    }
+
+    #[test]
+    fn each_bad_value_is_named() {
+        type Change = fn(&mut NodeConfig);
+        let cases: [(&str, Change); 8] = [
+            ("heartbeat_ms", |config| config.heartbeat_ms = 10),
+            ("coalesce_ms", |config| config.coalesce_ms = 900),
+            ("block.bytes_max", |config| config.block.bytes_max = 1),
+            ("mempool.statements_max", |config| config.mempool.statements_max = 0),
+            ("api.idle_ms_max", |config| config.api.idle_ms_max = config.api.wait_ms_max),
+            ("peers.address", |config| config.peers[1].address = "nowhere".into()),
+            ("peers.public_key", |config| config.peers[1].public_key = config.peers[0].public_key),
+            ("peers.public_key", |config| config.peers[1].public_key = key(50).public()),
+        ];
+        for (name, change) in cases {
+            let mut config = config();
+            change(&mut config);
+            assert_eq!(config.validate(&genesis(4)).unwrap_err().key, name);
+        }
+    }
+}

@@ -19,6 +19,7 @@ use std::{
 
 use commonware_broadcast::buffered;
 use commonware_consensus::{
+    Application, CertifiableAutomaton, Relay, Reporter,
     marshal::{
         self,
         core::{Actor as MarshalActor, Mailbox},
@@ -30,7 +31,7 @@ use commonware_consensus::{
         config::{Floor, ForwardPolicy, SkipPolicy},
         elector::RoundRobin,
         scheme::ed25519::Scheme,
-        types::Finalization,
+        types::{Activity, Finalization},
     },
     types::{Epoch, FixedEpocher, ViewDelta},
 };
@@ -51,7 +52,7 @@ use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
 use rand_core::CryptoRng;
 
 use crate::{
-    application::Proposer,
+    application::Place,
     block::Block,
     error::NodeError,
     finalizer,
@@ -73,6 +74,8 @@ const MAILBOX: NonZeroUsize = NZUsize!(1024);
 const ARCHIVE_SECTION: NonZeroU64 = NZU64!(262_144);
 /// Entries in one file of marshal's short-lived caches, which are pruned by the file.
 const CACHE_SECTION: NonZeroU64 = NZU64!(1024);
+/// One epoch so far: the validator set does not change.
+const EPOCHS: FixedEpocher = FixedEpocher::new(NZU64!(u64::MAX));
 const VIEWS_KEPT: ViewDelta = ViewDelta::new(256);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 const FETCH_RETRY: Duration = Duration::from_millis(100);
@@ -101,14 +104,15 @@ impl Timing {
 }
 
 /// What tells one validator's engine from another's.
-pub(crate) struct Setup {
+pub(crate) struct Setup<A> {
     /// Prefix of every storage partition.
     pub(crate) partition: &'static str,
     pub(crate) public_key: PublicKey,
     /// The validators and this validator's place among them.
     pub(crate) scheme: Scheme,
     pub(crate) timing: Timing,
-    pub(crate) proposer: Proposer,
+    /// Makes and checks blocks; another than [`Proposer`](crate::application::Proposer) only in tests.
+    pub(crate) application: A,
     pub(crate) shared: Arc<Shared>,
     /// Statements that the HTTP API accepted, to be sent to the others.
     pub(crate) outbox: Outbox,
@@ -210,16 +214,17 @@ where
 /// # Panics
 /// Later, in the tasks that it starts, when storage fails or a finalized block does not apply: the caller ends the
 /// process then.
-pub(crate) async fn start<E, P, B, S, R>(
+pub(crate) async fn start<E, A, P, B, S, R>(
     context: &E,
     opened: Opened<E>,
-    setup: Setup,
+    setup: Setup<A>,
     peers: P,
     blocker: B,
     channels: Vec<(S, R)>,
 ) -> Result<Engine, NodeError>
 where
     E: Spawner + Storage + Clock + Metrics + CryptoRng + Network,
+    A: Application<E, SigningScheme = Scheme, Context = Place, Block = Block, Input = ()>,
     P: Provider<PublicKey = PublicKey> + Sync,
     B: Blocker<PublicKey = PublicKey> + Sync,
     S: Sender<PublicKey = PublicKey>,
@@ -231,34 +236,18 @@ where
         return Err(NodeError::Consensus { reason: format!("expected {CHANNELS} p2p channels") });
     };
     let Opened { cache, finalizations, blocks } = opened;
-    let Setup { partition, public_key, scheme, timing, proposer, shared, outbox } = setup;
+    let Setup { partition, public_key, scheme, timing, application, shared, outbox } = setup;
     let genesis = Block::genesis(&shared.genesis);
     let genesis_digest = genesis.digest();
-    let epocher = FixedEpocher::new(NZU64!(u64::MAX));
+    let anchor = Digested::precomputed(genesis, genesis_digest);
+    let marshal_config = marshal_config(partition, anchor, scheme.clone(), &cache);
     let (marshal_actor, marshal, _) = MarshalActor::<_, Standard<Block>, _, _, _, _, _>::init(
         context.child("marshal"),
         finalizations,
         blocks,
-        marshal::Config {
-            provider: ConstantProvider::new(scheme.clone()),
-            epocher: epocher.clone(),
-            start: marshal::Start::Genesis(Digested::precomputed(genesis, genesis_digest)),
-            partition_prefix: format!("{partition}-marshal"),
-            mailbox_size: MAILBOX,
-            view_retention: VIEWS_KEPT,
-            prunable_items_per_section: CACHE_SECTION,
-            page_cache: cache.clone(),
-            replay_buffer: BUFFER,
-            key_write_buffer: BUFFER,
-            value_write_buffer: BUFFER,
-            block_codec_config: (),
-            max_repair: NZUsize!(64),
-            max_pending_acks: NZUsize!(16),
-            strategy: Sequential,
-        },
+        marshal_config,
     )
     .await;
-
     let backfill = marshal_resolver::init(
         context.child("backfill"),
         marshal_resolver::Config {
@@ -287,38 +276,75 @@ where
     );
     buffer_engine.start(broadcast);
     let reporter = finalizer::start(context.child("finalizer"), Arc::clone(&shared), marshal.clone());
-    gossip::start(context, Arc::clone(&shared), blocker.clone(), statements, outbox);
-    let automaton = Inline::new(context.child("inline"), proposer, marshal.clone(), epocher);
+    gossip::start(context, shared, blocker.clone(), statements, outbox);
+    let automaton = Inline::new(context.child("inline"), application, marshal.clone(), EPOCHS);
     marshal_actor.start(reporter, buffer, backfill);
 
-    let consensus = simplex::Engine::new(
-        context.child("simplex"),
-        simplex::Config {
-            scheme,
-            elector: RoundRobin::<Sha256>::default(),
-            blocker,
-            automaton: automaton.clone(),
-            relay: automaton.clone(),
-            reporter: automaton,
-            strategy: Sequential,
-            partition: format!("{partition}-simplex"),
-            mailbox_size: MAILBOX,
-            epoch: Epoch::zero(),
-            floor: Floor::Genesis(genesis_digest),
-            replay_buffer: BUFFER,
-            write_buffer: BUFFER,
-            page_cache: cache,
-            leader_timeout: timing.leader,
-            certification_timeout: timing.certification,
-            timeout_retry: timing.retry,
-            view_retention: VIEWS_KEPT,
-            skip: SkipPolicy::Enabled { timeout: timing.skip(), budget: SkipBudget::Participants },
-            fetch_timeout: NZDuration!(FETCH_TIMEOUT),
-            fetch_retry_delay: FETCH_RETRY,
-            forward: ForwardPolicy::SilentLeader,
-            track_historical_votes: false,
-        },
-    );
-    let consensus = consensus.start(votes, certificates, resolver);
-    Ok(Engine { consensus, marshal })
+    let config = consensus_config(partition, scheme, timing, Floor::Genesis(genesis_digest), blocker, automaton, cache);
+    let consensus = simplex::Engine::new(context.child("simplex"), config);
+    Ok(Engine { consensus: consensus.start(votes, certificates, resolver), marshal })
+}
+
+type MarshalConfig = marshal::Config<ConstantProvider<Scheme, Epoch>, FixedEpocher, Sequential, Block, Digested<Block>>;
+
+fn marshal_config(partition: &str, genesis: Digested<Block>, scheme: Scheme, cache: &CacheRef) -> MarshalConfig {
+    marshal::Config {
+        provider: ConstantProvider::new(scheme),
+        epocher: EPOCHS,
+        start: marshal::Start::Genesis(genesis),
+        partition_prefix: format!("{partition}-marshal"),
+        mailbox_size: MAILBOX,
+        view_retention: VIEWS_KEPT,
+        prunable_items_per_section: CACHE_SECTION,
+        page_cache: cache.clone(),
+        replay_buffer: BUFFER,
+        key_write_buffer: BUFFER,
+        value_write_buffer: BUFFER,
+        block_codec_config: (),
+        max_repair: NZUsize!(64),
+        max_pending_acks: NZUsize!(16),
+        strategy: Sequential,
+    }
+}
+
+type ConsensusConfig<B, A> = simplex::Config<Scheme, RoundRobin<Sha256>, B, Digest, A, A, A, Sequential>;
+
+fn consensus_config<B, A>(
+    partition: &str,
+    scheme: Scheme,
+    timing: Timing,
+    floor: Floor<Scheme, Digest>,
+    blocker: B,
+    automaton: A,
+    cache: CacheRef,
+) -> ConsensusConfig<B, A>
+where
+    B: Blocker<PublicKey = PublicKey>,
+    A: CertifiableAutomaton<Context = Place> + Relay + Reporter<Activity = Activity<Scheme, Digest>>,
+{
+    simplex::Config {
+        scheme,
+        elector: RoundRobin::default(),
+        blocker,
+        automaton: automaton.clone(),
+        relay: automaton.clone(),
+        reporter: automaton,
+        strategy: Sequential,
+        partition: format!("{partition}-simplex"),
+        mailbox_size: MAILBOX,
+        epoch: Epoch::zero(),
+        floor,
+        replay_buffer: BUFFER,
+        write_buffer: BUFFER,
+        page_cache: cache,
+        leader_timeout: timing.leader,
+        certification_timeout: timing.certification,
+        timeout_retry: timing.retry,
+        view_retention: VIEWS_KEPT,
+        skip: SkipPolicy::Enabled { timeout: timing.skip(), budget: SkipBudget::Participants },
+        fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+        fetch_retry_delay: FETCH_RETRY,
+        forward: ForwardPolicy::SilentLeader,
+        track_historical_votes: false,
+    }
 }

@@ -218,3 +218,139 @@ impl Executor {
         Ok(Executed { header: done.header, id: block.id(), state: done.state, applied: done.applied.into() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::city::{City, INGEST, OTHER_INGEST, OWNER};
+
+    struct Chain {
+        city: City,
+        executor: Executor,
+        genesis: Executed,
+    }
+
+    fn chain() -> Chain {
+        let city = City::new(4);
+        let executor = Executor::new(&city.genesis, Signatures::default());
+        let genesis = executor.get(&city.genesis.header().digest()).unwrap();
+        Chain { city, executor, genesis }
+    }
+
+    const AMPLE: (usize, usize) = (100, 1 << 20);
+
+    fn round(view: u64) -> Round {
+        Round { epoch: 0, view, parent_view: view - 1, proposer: [9; 32] }
+    }
+
+    impl Chain {
+        fn block(&self, parent: &Executed, view: u64, candidates: Vec<Vec<u8>>) -> Block {
+            let candidates = candidates.into_iter().map(Bytes::from).collect();
+            let (state, statements, _) = self.executor.build(parent, candidates, AMPLE);
+            let header = self.executor.header(parent, &round(view), 10 + view, &statements, &state);
+            Block::new(header, statements)
+        }
+
+        fn extend(&self, parent: &Executed, view: u64) -> Executed {
+            let executed = self.executor.execute(parent, &self.block(parent, view, vec![]), &round(view)).unwrap();
+            self.executor.keep(executed.clone());
+            executed
+        }
+    }
+
+    #[test]
+    fn what_was_built_executes() {
+        let chain = chain();
+        let statements = vec![chain.city.register_stream(1), chain.city.anchor(INGEST, 1, 0, 0, Digest::ZERO).0];
+        let block = chain.block(&chain.genesis, 1, statements);
+        assert_eq!(block.statements().len(), 2);
+        let executed = chain.executor.execute(&chain.genesis, &block, &round(1)).unwrap();
+        assert_eq!(executed.id, block.id());
+        assert_eq!((executed.applied.len(), executed.header.log_size.0), (2, 1));
+        assert_eq!(executed.state.root(), block.header().state_root);
+        assert_eq!(chain.executor.execute_stored(&chain.genesis, &block).unwrap().id, block.id());
+    }
+
+    #[test]
+    fn a_builder_leaves_out_what_does_not_apply_and_keeps_to_the_bounds() {
+        let chain = chain();
+        let stream = chain.city.register_stream(1);
+        let early = chain.city.anchor(INGEST, 1, 0, 0, Digest::ZERO).0;
+        let rival = chain.city.anchor(OTHER_INGEST, 1, 0, 0, Digest::ZERO).0;
+        // The anchor comes before its stream: the second pass takes it. Its rival overlaps.
+        let candidates = vec![early.clone(), stream.clone(), b"nonsense".to_vec(), rival];
+        let block = chain.block(&chain.genesis, 1, candidates.clone());
+        assert_eq!(block.statements(), [Bytes::from(stream.clone()), Bytes::from(early)]);
+        let candidates: Vec<Bytes> = candidates.into_iter().map(Bytes::from).collect();
+        let (_, by_count, _) = chain.executor.build(&chain.genesis, candidates.clone(), (1, 1 << 20));
+        assert_eq!(by_count, [Bytes::from(stream.clone())]);
+        let (_, by_bytes, _) = chain.executor.build(&chain.genesis, candidates, (100, stream.len() - 1));
+        assert!(by_bytes.is_empty());
+    }
+
+    #[test]
+    fn a_header_that_says_anything_else_is_refused() {
+        let chain = chain();
+        let good = chain.block(&chain.genesis, 1, vec![chain.city.register_stream(1)]);
+        let other = Digest([8; 32]);
+        let changes: Vec<(&str, Box<dyn Fn(&mut Header)>)> = vec![
+            ("chain_id", Box::new(|header| header.chain_id = "other".into())),
+            ("epoch", Box::new(|header| header.epoch = 1)),
+            ("view", Box::new(|header| header.view = 2)),
+            ("parent_view", Box::new(|header| header.parent_view = 1)),
+            ("proposer", Box::new(|header| header.proposer = [8; 32])),
+            ("height", Box::new(|header| header.height = Height(2))),
+            ("timestamp_ms", Box::new(|header| header.timestamp_ms = 1)),
+            ("parent", Box::new(move |header| header.parent = other)),
+            ("state_root", Box::new(move |header| header.state_root = other)),
+            ("log_root", Box::new(move |header| header.log_root = other)),
+            ("log_size", Box::new(|header| header.log_size.0 += 1)),
+            ("validators_hash", Box::new(move |header| header.validators_hash = other)),
+            ("statements_count", Box::new(|header| header.statements_count = 2)),
+            ("statements_root", Box::new(move |header| header.statements_root = other)),
+        ];
+        for (name, change) in changes {
+            let mut header = good.header().clone();
+            change(&mut header);
+            let block = Block::new(header, good.statements().to_vec());
+            assert!(chain.executor.execute(&chain.genesis, &block, &round(1)).is_err(), "{name}");
+        }
+        chain.executor.execute(&chain.genesis, &good, &round(1)).unwrap();
+    }
+
+    #[test]
+    fn a_block_with_a_statement_that_does_not_apply_is_refused() {
+        let chain = chain();
+        let good = chain.block(&chain.genesis, 1, vec![chain.city.register_stream(1)]);
+        let twice: Vec<Bytes> = [good.statements(), good.statements()].concat();
+        let header = chain.executor.header(&chain.genesis, &round(1), 11, &twice, &chain.genesis.state);
+        let invalid = chain.executor.execute(&chain.genesis, &Block::new(header, twice), &round(1)).map(|_| ());
+        assert!(matches!(invalid, Err(Invalid::Transition(TransitionError::Statement { index: 1, .. }))), "{invalid:?}");
+        assert_eq!(chain.genesis.state.sequence(&crate::city::key(OWNER).identity()).0, 0);
+    }
+
+    #[test]
+    fn finality_forgets_forks_and_old_blocks() {
+        let chain = chain();
+        let fork = chain.extend(&chain.genesis, 2);
+        let forked_child = chain.extend(&fork, 3);
+        let mut last = chain.extend(&chain.genesis, 1);
+        let first = last.id;
+        chain.executor.finalize(last.clone());
+        assert_eq!(chain.executor.finalized(), Height(1));
+        assert!(chain.executor.get(&fork.id).is_none(), "a fork beside the final block");
+        assert!(chain.executor.get(&forked_child.id).is_some(), "not yet told to be dead");
+        for view in 4..4 + FINALIZED_STATES_KEPT {
+            last = chain.extend(&last, view);
+            chain.executor.finalize(last.clone());
+        }
+        assert!(chain.executor.get(&forked_child.id).is_none());
+        assert!(chain.executor.get(&first).is_some());
+        last = chain.extend(&last, 100);
+        chain.executor.finalize(last.clone());
+        assert!(chain.executor.get(&first).is_none(), "too old");
+        // What comes late for a final height is not kept.
+        chain.executor.keep(fork.clone());
+        assert!(chain.executor.get(&fork.id).is_none());
+    }
+}

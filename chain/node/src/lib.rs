@@ -37,6 +37,9 @@ mod address;
 mod api;
 mod application;
 mod block;
+#[cfg(test)]
+#[path = "../tests/common/city.rs"]
+mod city;
 mod clock;
 mod config;
 mod engine;
@@ -52,6 +55,8 @@ mod network;
 mod node;
 mod shared;
 mod signatures;
+#[cfg(test)]
+mod simulation;
 mod validator;
 
 pub use config::{ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer};

@@ -104,7 +104,7 @@ async fn validate(context: Context, validator: Validator, ready: oneshot::Sender
         public_key,
         scheme,
         timing: Timing::of(config.heartbeat()),
-        proposer: Proposer::new(Arc::clone(&shared), &config),
+        application: Proposer::new(Arc::clone(&shared), &config),
         shared,
         outbox,
     };

@@ -384,3 +384,6 @@ fn decode(statement: &[u8]) -> Result<(Key, Digest), StatementError> {
     let decoded = SignedStatement::decode(statement)?;
     Ok(((decoded.statement().signer, decoded.statement().sequence), decoded.id()))
 }
+
+#[cfg(test)]
+mod tests;

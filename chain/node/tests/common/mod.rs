@@ -1,0 +1,135 @@
+//! Validators of one chain in one process, each with its own threads, over TCP on free ports.
+
+pub mod city;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use cairn_chain_node::{Node, NodeConfig, NodeError, Peer, RunningNode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use city::{City, validator_key};
+
+/// Free ports, all different.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The validators of one chain, some of which may be stopped.
+pub struct Net {
+    pub city: City,
+    pub configs: Vec<NodeConfig>,
+    pub nodes: Vec<Option<RunningNode>>,
+    pub http: reqwest::Client,
+    _folder: TempDir,
+}
+
+impl Net {
+    /// Makes the configurations; nothing runs yet.
+    pub fn new(validators: usize, heartbeat_ms: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = free_ports(validators);
+        let peers: Vec<Peer> = (0..validators)
+            .map(|index| Peer {
+                public_key: validator_key(index).public(),
+                address: local(ports[index]).to_string(),
+            })
+            .collect();
+        let config = |index: usize| {
+            let data: PathBuf = folder.path().join(format!("v{index}"));
+            let mut config = NodeConfig::new(data, local(ports[index]), peers.clone(), local(0));
+            config.heartbeat_ms = heartbeat_ms;
+            config
+        };
+        Self {
+            city: City::new(validators),
+            configs: (0..validators).map(config).collect(),
+            nodes: (0..validators).map(|_| None).collect(),
+            http: reqwest::Client::new(),
+            _folder: folder,
+        }
+    }
+
+    pub async fn start(&mut self, index: usize) {
+        let (config, genesis) = (self.configs[index].clone(), self.city.genesis.clone());
+        let started = tokio::task::spawn_blocking(move || Node::start(config, genesis, &validator_key(index)));
+        self.nodes[index] = Some(started.await.unwrap().unwrap());
+    }
+
+    pub async fn start_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.start(index).await;
+        }
+    }
+
+    pub async fn stop(&mut self, index: usize) {
+        let mut node = self.nodes[index].take().unwrap();
+        node.stop();
+        let ended: Result<(), NodeError> = tokio::time::timeout(Duration::from_secs(20), node.wait()).await.unwrap();
+        ended.unwrap();
+    }
+
+    pub async fn stop_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].is_some() {
+                self.stop(index).await;
+            }
+        }
+    }
+
+    pub fn url(&self, index: usize, path: &str) -> String {
+        format!("http://{}{path}", self.nodes[index].as_ref().unwrap().api_addr())
+    }
+
+    pub async fn bytes(&self, index: usize, path: &str) -> Vec<u8> {
+        let response = self.http.get(self.url(index, path)).send().await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
+        response.bytes().await.unwrap().to_vec()
+    }
+
+    pub async fn json(&self, index: usize, path: &str) -> Value {
+        serde_json::from_slice(&self.bytes(index, path).await).unwrap()
+    }
+
+    pub async fn submit(&self, index: usize, statement: &[u8]) -> (u16, Value) {
+        let request = self.http.post(self.url(index, "/v1/statements")).body(statement.to_vec());
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    }
+
+    /// Submits a statement that must be accepted; returns its id.
+    pub async fn accepted(&self, index: usize, statement: &[u8]) -> String {
+        let (status, answer) = self.submit(index, statement).await;
+        assert_eq!(status, 202, "{answer}");
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a statement is final at a validator; returns its status.
+    pub async fn finalized(&self, index: usize, id: &str) -> Value {
+        let status = self.json(index, &format!("/v1/statements/{id}?wait_ms=20000")).await;
+        assert_eq!(status["status"], "finalized", "at validator {index}: {status}");
+        status
+    }
+
+    pub async fn height(&self, index: usize) -> u64 {
+        self.json(index, "/v1/status").await["height"].as_u64().unwrap()
+    }
+
+    pub async fn wait_for_height(&self, index: usize, height: u64) {
+        let started = Instant::now();
+        while self.height(index).await < height {
+            assert!(started.elapsed() < Duration::from_secs(30), "validator {index} does not come to height {height}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
