@@ -24,27 +24,27 @@ pub(crate) struct IncidentMessage {
     /// The message before this one.
     pub(crate) refers_to: Option<String>,
     /// Who issued it.
-    pub(crate) sender: String,
+    pub(crate) sender: &'static str,
     /// Milliseconds since 1970.
     pub(crate) sent: i64,
     /// CAP `alert.status`.
-    pub(crate) status: String,
+    pub(crate) status: &'static str,
     /// CAP `alert.msgType`.
-    pub(crate) message_type: String,
+    pub(crate) message_type: &'static str,
     /// `reported`, `dispatched`, `on_scene` or `closed`.
-    pub(crate) stage: String,
+    pub(crate) stage: &'static str,
     /// CAP `info.category`.
-    pub(crate) category: String,
+    pub(crate) category: &'static str,
     /// Smart Data Models `subCategory`.
-    pub(crate) sub_category: Option<String>,
+    pub(crate) sub_category: Option<&'static str>,
     /// CAP `info.event`.
-    pub(crate) event: String,
+    pub(crate) event: &'static str,
     /// CAP `info.urgency`.
-    pub(crate) urgency: String,
+    pub(crate) urgency: &'static str,
     /// CAP `info.severity`.
-    pub(crate) severity: String,
+    pub(crate) severity: &'static str,
     /// CAP `info.certainty`.
-    pub(crate) certainty: String,
+    pub(crate) certainty: &'static str,
     /// Milliseconds since 1970.
     pub(crate) onset: Option<i64>,
     /// One line for people.
@@ -52,7 +52,7 @@ pub(crate) struct IncidentMessage {
     /// Crews at work.
     pub(crate) units_assigned: Option<i32>,
     /// District.
-    pub(crate) area: Option<String>,
+    pub(crate) area: Option<&'static str>,
     /// WGS 84 degrees, three decimals.
     pub(crate) latitude: Option<f64>,
     /// WGS 84 degrees, three decimals.
@@ -394,21 +394,21 @@ impl Incident {
             incident_id: self.id.clone(),
             update_no: self.update_no,
             refers_to: (self.update_no > 0).then(|| message_id(self.update_no - 1)),
-            sender: self.kind.sender.to_owned(),
+            sender: self.kind.sender,
             sent: now.millis(),
-            status: if self.exercise { "Exercise" } else { "Actual" }.to_owned(),
-            message_type: message_type.to_owned(),
-            stage: self.stage.name().to_owned(),
-            category: self.kind.category.to_owned(),
-            sub_category: self.kind.sub_category.map(str::to_owned),
-            event: self.kind.event.to_owned(),
-            urgency: urgency.to_owned(),
-            severity: self.severity.to_owned(),
-            certainty: certainty.to_owned(),
+            status: if self.exercise { "Exercise" } else { "Actual" },
+            message_type,
+            stage: self.stage.name(),
+            category: self.kind.category,
+            sub_category: self.kind.sub_category,
+            event: self.kind.event,
+            urgency,
+            severity: self.severity,
+            certainty,
             onset: Some(self.opened.millis()),
             headline: Some(format!("{} in {}", self.kind.event, self.place.district)),
             units_assigned: Some(self.units),
-            area: Some(self.place.district.to_owned()),
+            area: Some(self.place.district),
             latitude: Some(rounded(self.place.latitude, 3)),
             longitude: Some(rounded(self.place.longitude, 3)),
         }
@@ -452,7 +452,7 @@ mod tests {
                 let last = index + 1 == messages.len();
                 assert!(message.stage != "closed" || last, "something follows the end of {}", message.incident_id);
             }
-            let stages: Vec<&str> = messages.iter().map(|message| message.stage.as_str()).collect();
+            let stages: Vec<&str> = messages.iter().map(|message| message.stage).collect();
             let order = ["reported", "dispatched", "on_scene", "closed"];
             let ranks: Vec<_> = stages.iter().map(|stage| order.iter().position(|name| name == stage)).collect();
             assert!(ranks.is_sorted(), "{stages:?}");
@@ -477,7 +477,7 @@ mod tests {
             assert!(open.iter().all(|count| *count >= 0));
         }
         let reported =
-            messages.iter().filter(|m| m.update_no == 0 && m.sub_category.as_deref() == Some("carAccident")).count();
+            messages.iter().filter(|m| m.update_no == 0 && m.sub_category == Some("carAccident")).count();
         assert!(crashes > 50 && crashes < reported / 3, "{crashes} of {reported} crashes block a road");
     }
 }

@@ -26,9 +26,9 @@ pub(crate) struct MeterReading {
     /// Seconds.
     pub(crate) interval_s: i32,
     /// IEC 61968-9 reading type.
-    pub(crate) reading_type: String,
+    pub(crate) reading_type: &'static str,
     /// `forward` or `reverse`.
-    pub(crate) flow_direction: String,
+    pub(crate) flow_direction: &'static str,
     /// Watt hours in the interval.
     pub(crate) energy_wh: Option<i64>,
     /// Watt hours since the meter was built in.
@@ -36,7 +36,7 @@ pub(crate) struct MeterReading {
     /// Volts.
     pub(crate) voltage_v: Option<f64>,
     /// `valid`, `estimated`, `questionable` or `raw`.
-    pub(crate) quality: String,
+    pub(crate) quality: &'static str,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -158,17 +158,17 @@ impl Meter {
         self.reverse_wh = self.reverse_wh.saturating_add(reverse);
         let voltage = rounded(231.0 - 4.0 * self.size + 1.5 * self.random.normal(), 1);
         let quality = self.quality();
-        let reading = |reading_type: &str, direction: &str, energy: i64, register: i64| MeterReading {
+        let reading = |reading_type, flow_direction, energy: i64, register: i64| MeterReading {
             meter_id: self.id.clone(),
             usage_point_id: self.usage_point.clone(),
             interval_start: start.millis(),
             interval_s: INTERVAL_S as i32,
-            reading_type: reading_type.to_owned(),
-            flow_direction: direction.to_owned(),
+            reading_type,
+            flow_direction,
             energy_wh: Some(energy),
             register_wh: Some(register),
             voltage_v: (quality == "valid").then_some(voltage),
-            quality: quality.to_owned(),
+            quality,
         };
         out.push(reading(READING_TYPE_FORWARD, "forward", forward, self.forward_wh));
         if self.solar_w > 0.0 {
@@ -247,7 +247,7 @@ mod tests {
             for reading in day {
                 let interval = (reading.interval_start - MONDAY.millis()) / 1_800_000;
                 let energy = reading.energy_wh.unwrap();
-                match (reading.flow_direction.as_str(), interval) {
+                match (reading.flow_direction, interval) {
                     ("forward", 4..8) => night += energy,
                     ("forward", 36..40) => evening += energy,
                     ("reverse", 22..28) => fed_at_noon += energy,

@@ -171,7 +171,7 @@ impl Reading {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Payload {
     /// A row to encode by the stream's schema.
-    Row(Reading),
+    Row(Box<Reading>),
     /// Bytes to send as they are; no reader of the stream can decode them.
     Bytes(Vec<u8>),
     /// No value at all.
@@ -286,7 +286,7 @@ impl City {
         let payload = if self.faults.chance(self.bad_share) {
             fault::spoil(&reading, &mut self.faults)
         } else {
-            Payload::Row(reading)
+            Payload::Row(Box::new(reading))
         };
         Event { stream, key, timestamp_ms, payload }
     }

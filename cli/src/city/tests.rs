@@ -47,24 +47,24 @@ fn devices_report_once_per_period_and_keys_name_them() {
     let mut seen = BTreeSet::new();
     let mut lanes = BTreeMap::<String, i32>::new();
     for event in City::new(&CityConfig { bad_share: 0.0, ..config() }).unwrap().take(40_000) {
-        match event.payload {
-            Payload::Row(Reading::Traffic(flow)) => {
+        let Payload::Row(reading) = event.payload else { panic!("a bad record in a city without any: {event:?}") };
+        match *reading {
+            Reading::Traffic(flow) => {
                 assert_eq!(event.key, flow.detector_id.as_bytes());
                 assert!(seen.insert((flow.detector_id.clone(), flow.lane.to_string(), flow.measured_at)));
                 let lane = lanes.entry(flow.detector_id).or_default();
                 *lane = (*lane).max(flow.lane);
             }
-            Payload::Row(Reading::Energy(reading)) => {
+            Reading::Energy(reading) => {
                 assert_eq!(event.key, reading.meter_id.as_bytes());
-                assert!(seen.insert((reading.meter_id, reading.flow_direction, reading.interval_start)));
+                assert!(seen.insert((reading.meter_id, reading.flow_direction.to_owned(), reading.interval_start)));
                 assert!(reading.interval_start + 1_800_000 <= event.timestamp_ms);
             }
-            Payload::Row(Reading::Emergency(message)) => {
+            Reading::Emergency(message) => {
                 assert_eq!(event.key, message.incident_id.as_bytes());
                 assert!(seen.insert((message.message_id, String::new(), 0)));
                 assert!((0..1000).contains(&(event.timestamp_ms - message.sent)));
             }
-            other => panic!("a bad record in a city without any: {other:?}"),
         }
     }
     assert_eq!(lanes.len(), 180, "each detector has reported");

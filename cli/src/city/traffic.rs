@@ -43,7 +43,7 @@ pub(crate) struct TrafficFlow {
     /// Seconds.
     pub(crate) headway_s: Option<f64>,
     /// DATEX II `TrafficStatusEnum`.
-    pub(crate) traffic_status: Option<String>,
+    pub(crate) traffic_status: Option<&'static str>,
     /// The detector does not trust itself.
     pub(crate) data_error: bool,
 }
@@ -222,7 +222,7 @@ impl Site {
             speed_km_per_hour: moving.then(|| rounded(speed, 1)),
             occupancy_percent: Some(rounded((density * EFFECTIVE_LENGTH_M / 10.0).min(100.0), 1)),
             headway_s: moving.then(|| rounded(PERIOD_S as f64 / count, 2)),
-            traffic_status: Some(self.status(flow).to_owned()),
+            traffic_status: Some(self.status(flow)),
             data_error: false,
             ..self.silent(lane, now)
         }
@@ -244,7 +244,7 @@ impl Site {
             speed_km_per_hour: None,
             occupancy_percent: None,
             headway_s: None,
-            traffic_status: Some("unknown".to_owned()),
+            traffic_status: Some("unknown"),
             data_error: true,
         }
     }
@@ -313,7 +313,7 @@ mod tests {
             for record in day(&mut site, MONDAY) {
                 if record.data_error {
                     assert_eq!(record.vehicle_count, None);
-                    assert_eq!(record.traffic_status.as_deref(), Some("unknown"));
+                    assert_eq!(record.traffic_status, Some("unknown"));
                     continue;
                 }
                 let count = record.vehicle_count.unwrap();
@@ -321,7 +321,7 @@ mod tests {
                 assert!((0.0..=100.0).contains(&record.occupancy_percent.unwrap()), "{record:?}");
                 assert_eq!(record.speed_km_per_hour.is_some(), count > 0, "{record:?}");
                 assert!(record.speed_km_per_hour.unwrap_or(1.0) < 140.0, "{record:?}");
-                slow += i32::from(record.traffic_status.as_deref() == Some("slow"));
+                slow += i32::from(record.traffic_status == Some("slow"));
             }
         }
         assert!(slow > 0, "no site was congested on a whole working day");
