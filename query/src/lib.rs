@@ -1,1 +1,45 @@
-//! placeholder
+//! SQL over anchored records: DataFusion, verified reads only, one named block height per answer.
+//!
+//! Stream `traffic.flow` is table `traffic.flow`; the chain's own facts are in schema `cairn`. Statements run in the
+//! embedded [`Engine`], or come over the Postgres wire to a [`QueryService`].
+//!
+//! ```text
+//!   psql · JDBC · Grafana ──▶ wire ─┐
+//!                                   ├─▶ session ──▶ statement (allow-list, AS OF)
+//!            Engine::sql ───────────┘      │
+//!                                          ├─▶ catalog at a height ◀── snapshot ◀── follower (the chain)
+//!                                          └─▶ plan ──▶ runtime ──▶ VerifiedStore ──▶ object store
+//! ```
+//!
+//! What holds here (DESIGN.md, section 3):
+//! - **I3 No unverified byte.** Plans reach one store, the verified one; the runtime resolves no other URL.
+//! - **I4 Named snapshot.** A statement sees one height from its first table to its last row, and says which.
+//!
+//! What this crate is not: it writes nothing anywhere, registers nothing, and decides no rights yet.
+
+mod catalog;
+mod classify;
+mod clock;
+mod config;
+mod engine;
+mod error;
+mod follower;
+mod functions;
+mod metrics;
+mod pg_catalog;
+mod runtime;
+mod session;
+mod settings;
+mod snapshot;
+mod statement;
+mod wire;
+
+pub use config::{ConfigError, QueryConfig};
+pub use engine::{Answer, Engine, StartError};
+pub use cairn_chain_client::{AnchorEntry, BlockSummary};
+pub use error::{QueryError, QueryErrorKind, Result, SqlState};
+pub use follower::FollowedChain;
+pub use metrics::QueryMetrics;
+pub use session::{Outcome, Rows, Session};
+pub use wire::{QueryService, RunningQuery};
+pub use snapshot::{BlockList, FixedSnapshots, IdentityAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt};

@@ -1,0 +1,207 @@
+//! The catalogue at one block height: streams as tables, system tables beside them.
+//!
+//! Stream `traffic.flow` is table `flow` of schema `traffic`. Schema `cairn` holds the system tables. Everything is
+//! made from a [`Snapshot`]; tables are built when a statement first names them, and kept as long as the height is.
+
+pub(crate) mod facts;
+pub(crate) mod quarantine;
+pub(crate) mod segments;
+pub(crate) mod system;
+pub(crate) mod table;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use cairn_anchor::verified::VerifiedStore;
+use cairn_chain_client::AnchorEntry;
+use cairn_proof::statement::StreamDefinition;
+use cairn_proof::units::Height;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::TableType;
+use datafusion::error::DataFusionError;
+
+use crate::snapshot::{Snapshot, StreamAt};
+use quarantine::QuarantineTable;
+use system::{SystemKind, SystemTable};
+use table::{StreamColumns, StreamTable};
+
+/// The name of the catalogue, which is the database that Postgres clients connect to.
+pub(crate) const CATALOG: &str = "cairn";
+/// The schema of the system tables.
+pub(crate) const SYSTEM_SCHEMA: &str = "cairn";
+/// The schema of names without one. It is empty: every stream's name has a schema.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+
+const SYSTEM_TABLES: [(&str, Option<SystemKind>); 6] = [
+    ("anchors", Some(SystemKind::Anchors)),
+    ("blocks", Some(SystemKind::Blocks)),
+    ("identities", Some(SystemKind::Identities)),
+    ("quarantine", None),
+    ("streams", Some(SystemKind::Streams)),
+    ("validators", Some(SystemKind::Validators)),
+];
+
+/// The columns of streams, kept across heights: they follow from a stream's definition alone.
+#[derive(Debug, Default)]
+pub(crate) struct ColumnsCache(Mutex<HashMap<String, (Arc<StreamDefinition>, Arc<StreamColumns>)>>);
+
+impl ColumnsCache {
+    fn columns(&self, definition: &Arc<StreamDefinition>) -> Result<Arc<StreamColumns>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, columns)) = known.get(&definition.name)
+            && (Arc::ptr_eq(of, definition) || of.schemas == definition.schemas)
+        {
+            return Ok(Arc::clone(columns));
+        }
+        let values = cairn_anchor::schema::table_schema(definition)
+            .map_err(|error| DataFusionError::Plan(format!("stream {} has no usable schema: {error}", definition.name)))?;
+        let columns = Arc::new(StreamColumns::new(&values)?);
+        known.insert(definition.name.clone(), (Arc::clone(definition), Arc::clone(&columns)));
+        Ok(columns)
+    }
+}
+
+/// Everything that statements at one height can name.
+#[derive(Debug)]
+pub(crate) struct HeightCatalog {
+    snapshot: Arc<Snapshot>,
+    schemas: BTreeMap<String, Arc<dyn SchemaProvider>>,
+    names: Vec<(String, Vec<String>)>,
+}
+
+impl HeightCatalog {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, store: &VerifiedStore, columns: &Arc<ColumnsCache>) -> Self {
+        let mut streams: BTreeMap<String, BTreeMap<String, StreamAt>> = BTreeMap::new();
+        for stream in &snapshot.streams {
+            let (schema, table) = stream.definition.sql_name();
+            if matches!(schema, SYSTEM_SCHEMA | "pg_catalog" | "information_schema") {
+                // The chain refuses such names; should one get through, it must not shadow a system table.
+                tracing::warn!(stream = %stream.definition.name, "a stream takes the name of a system schema; it has no table");
+                continue;
+            }
+            streams
+                .entry(schema.to_owned())
+                .or_default()
+                .insert(table.to_owned(), stream.clone());
+        }
+        let mut names: Vec<(String, Vec<String>)> = streams
+            .iter()
+            .map(|(schema, tables)| (schema.clone(), tables.keys().cloned().collect()))
+            .collect();
+        names.push((
+            SYSTEM_SCHEMA.to_owned(),
+            SYSTEM_TABLES.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        ));
+        streams.entry(DEFAULT_SCHEMA.to_owned()).or_default();
+        let mut schemas: BTreeMap<String, Arc<dyn SchemaProvider>> = BTreeMap::new();
+        for (schema, tables) in streams {
+            let provider = StreamSchema {
+                tables,
+                store: store.clone(),
+                columns: Arc::clone(columns),
+            };
+            schemas.insert(schema, Arc::new(provider));
+        }
+        let system = SystemSchema {
+            snapshot: Arc::clone(&snapshot),
+            store: store.clone(),
+        };
+        schemas.insert(SYSTEM_SCHEMA.to_owned(), Arc::new(system));
+        Self {
+            snapshot,
+            schemas,
+            names,
+        }
+    }
+
+    pub(crate) fn height(&self) -> Height {
+        self.snapshot.height
+    }
+
+    pub(crate) fn schema_names(&self) -> Vec<String> {
+        self.schemas.keys().cloned().collect()
+    }
+
+    pub(crate) fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.schemas.get(name).cloned()
+    }
+
+    /// All schemas with the names of their tables, for hints about misspelt names.
+    pub(crate) fn names(&self) -> &[(String, Vec<String>)] {
+        &self.names
+    }
+}
+
+/// The streams of one schema.
+#[derive(Debug)]
+struct StreamSchema {
+    tables: BTreeMap<String, StreamAt>,
+    store: VerifiedStore,
+    columns: Arc<ColumnsCache>,
+}
+
+#[async_trait]
+impl SchemaProvider for StreamSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(stream) = self.tables.get(name) else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(StreamTable {
+            columns: self.columns.columns(&stream.definition)?,
+            anchors: Arc::clone(&stream.anchors),
+            store: self.store.clone(),
+        })))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        Ok(self.tables.contains_key(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.contains_key(name)
+    }
+}
+
+/// The schema `cairn`.
+#[derive(Debug)]
+struct SystemSchema {
+    snapshot: Arc<Snapshot>,
+    store: VerifiedStore,
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        SYSTEM_TABLES.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some((_, kind)) = SYSTEM_TABLES.iter().find(|(table, _)| *table == name) else {
+            return Ok(None);
+        };
+        Ok(Some(match kind {
+            Some(kind) => Arc::new(SystemTable::new(*kind, Arc::clone(&self.snapshot))),
+            None => {
+                let anchors: Arc<[Arc<AnchorEntry>]> = self
+                    .snapshot
+                    .streams
+                    .iter()
+                    .flat_map(|stream| stream.anchors.iter())
+                    .filter(|entry| entry.anchor.quarantined > 0)
+                    .cloned()
+                    .collect();
+                Arc::new(QuarantineTable::new(anchors, self.store.clone())?)
+            }
+        }))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        SYSTEM_TABLES.iter().any(|(table, _)| *table == name)
+    }
+}

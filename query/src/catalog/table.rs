@@ -1,0 +1,226 @@
+//! A stream as a table.
+//!
+//! Columns: those of the stream's schema, then `_partition`, `_offset`, `_timestamp` and `_block`. Rows: the records
+//! that are not quarantined. Most segments hold none that is; their rows are the table's rows, with exact counts and
+//! bounds, and a limit may be pushed into the scan. A segment with quarantined records is read with its `_error`
+//! column, filtered, and nothing of it is exact before the filter. The two kinds are scanned side by side:
+//!
+//! ```text
+//!                 Union
+//!            ┌──────┴────────────┐
+//!   scan (none quarantined)   Projection (without _error)
+//!                                └ Filter (_error IS NULL)
+//!                                    └ scan (some quarantined)
+//! ```
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use cairn_anchor::schema::{ERROR, OFFSET, PARTITION, TIMESTAMP, own_columns};
+use cairn_anchor::verified::VerifiedStore;
+use cairn_chain_client::AnchorEntry;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Result, ScalarValue, project_schema};
+use datafusion::datasource::TableType;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{Column, IsNullExpr};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::union::UnionExec;
+
+use super::facts::{BLOCK, decided_by_facts, select, signed, signed32, valid_records};
+use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+
+/// The columns of a stream's table and where they come from.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamColumns {
+    /// What SQL sees.
+    table: SchemaRef,
+    /// What a scan produces: file columns (the schema's, `_offset`, `_timestamp`, `_error`), then the constants.
+    scan: TableSchema,
+    /// For each column of the table, where it stands in the scan.
+    place: Vec<usize>,
+    error: usize,
+    bounds: (usize, usize),
+}
+
+impl StreamColumns {
+    /// From the columns of the stream's newest schema.
+    pub(crate) fn new(values: &Schema) -> Result<Self> {
+        let own = own_columns();
+        let find = |name: &str| {
+            own.iter()
+                .find(|field| field.name() == name)
+                .cloned()
+                .ok_or_else(|| DataFusionError::Internal(format!("a segment has no column {name}")))
+        };
+        let (partition, offset, timestamp, error) = (find(PARTITION)?, find(OFFSET)?, find(TIMESTAMP)?, find(ERROR)?);
+        let block = Arc::new(Field::new(BLOCK, DataType::Int64, false));
+        let values: Vec<_> = values.fields().iter().cloned().collect();
+        let count = values.len();
+        let file: Vec<_> = values.iter().cloned().chain([offset.clone(), timestamp.clone(), error]).collect();
+        let scan = TableSchema::builder(Arc::new(Schema::new(file)))
+            .with_table_partition_cols(vec![Arc::clone(&partition), Arc::clone(&block)])
+            .build();
+        let table: Vec<_> = values.into_iter().chain([partition, offset, timestamp, block]).collect();
+        // Scan: values, _offset, _timestamp, _error, _partition, _block.
+        let place = (0..count).chain([count + 3, count, count + 1, count + 4]).collect();
+        Ok(Self {
+            table: Arc::new(Schema::new(table)),
+            scan,
+            place,
+            error: count + 2,
+            bounds: (count, count + 1),
+        })
+    }
+
+    /// What SQL sees.
+    pub(crate) fn table(&self) -> &SchemaRef {
+        &self.table
+    }
+}
+
+/// The table of one stream at one height.
+#[derive(Debug)]
+pub(crate) struct StreamTable {
+    pub(crate) columns: Arc<StreamColumns>,
+    pub(crate) anchors: Arc<[Arc<AnchorEntry>]>,
+    pub(crate) store: VerifiedStore,
+}
+
+impl StreamTable {
+    fn scan_of(
+        &self,
+        state: &dyn Session,
+        entries: Vec<Arc<AnchorEntry>>,
+        projection: Vec<usize>,
+        limit: Option<usize>,
+        exact: bool,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let files: Vec<SegmentFile> = entries
+            .into_iter()
+            .map(|entry| SegmentFile {
+                constants: vec![
+                    ScalarValue::Int32(Some(signed32(entry.anchor.partition.0))),
+                    ScalarValue::Int64(Some(signed(entry.height.0))),
+                ],
+                entry,
+            })
+            .collect();
+        refuse_foreign(&self.store, &files)?;
+        let (offset, timestamp) = self.columns.bounds;
+        SegmentScan {
+            schema: &self.columns.scan,
+            files,
+            projection,
+            limit,
+            bounds: Bounds {
+                offset,
+                timestamp,
+                exact,
+            },
+        }
+        .plan(state)
+    }
+
+    /// Scans segments that hold quarantined records, without those records.
+    fn filtered_scan(
+        &self,
+        state: &dyn Session,
+        entries: Vec<Arc<AnchorEntry>>,
+        projection: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let with_error: Vec<usize> = projection.iter().copied().chain([self.columns.error]).collect();
+        let scan = self.scan_of(state, entries, with_error, None, false)?;
+        let error: Arc<dyn PhysicalExpr> = Arc::new(Column::new(ERROR, projection.len()));
+        let valid = Arc::new(FilterExec::try_new(Arc::new(IsNullExpr::new(error)), scan)?);
+        let schema = valid.schema();
+        let kept = (0..projection.len()).map(|at| {
+            let name = schema.field(at).name().clone();
+            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(&name, at));
+            (column, name)
+        });
+        Ok(Arc::new(ProjectionExec::try_new(kept.collect::<Vec<_>>(), valid)?))
+    }
+}
+
+/// The first segments that together hold at least `limit` rows.
+fn enough(entries: &mut Vec<Arc<AnchorEntry>>, limit: usize) {
+    let mut rows = 0_u64;
+    let wanted = limit as u64;
+    let needed = entries
+        .iter()
+        .take_while(|entry| {
+            let more = rows < wanted;
+            rows = rows.saturating_add(valid_records(&entry.anchor));
+            more
+        })
+        .count();
+    entries.truncate(needed);
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns.table)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|filter| {
+                if decided_by_facts(filter) {
+                    TableProviderFilterPushDown::Exact
+                } else {
+                    TableProviderFilterPushDown::Inexact
+                }
+            })
+            .collect())
+    }
+
+    /// `limit` comes only when every filter is decided exactly by the anchors' facts (DataFusion's contract), so the
+    /// first segments with enough valid rows suffice.
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let wanted: Vec<usize> = match projection {
+            Some(projection) => projection.clone(),
+            None => (0..self.columns.table.fields().len()).collect(),
+        };
+        let output = project_schema(&self.columns.table, Some(&wanted))?;
+        let places: Vec<usize> = wanted.iter().map(|column| self.columns.place[*column]).collect();
+        let mut entries = select(state, &self.columns.table, &self.anchors, filters)?;
+        entries.retain(|entry| valid_records(&entry.anchor) > 0);
+        if let Some(limit) = limit.filter(|_| filters.iter().all(decided_by_facts)) {
+            enough(&mut entries, limit);
+        }
+        let (clean, mixed): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.anchor.quarantined == 0);
+        let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
+        if !clean.is_empty() {
+            let limit = limit.filter(|_| filters.iter().all(decided_by_facts));
+            plans.push(self.scan_of(state, clean, places.clone(), limit, true)?);
+        }
+        if !mixed.is_empty() {
+            plans.push(self.filtered_scan(state, mixed, &places)?);
+        }
+        match plans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(output))),
+            1 => Ok(plans.swap_remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+}

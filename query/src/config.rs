@@ -1,0 +1,181 @@
+//! The configuration of the query role: typed, with units in the names, checked once at start.
+//!
+//! Reading the file it comes from is the command line's job; this module only knows the values.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1024 * 1024;
+
+/// How the query role runs. Every field has a default, so an empty table is a valid configuration.
+///
+/// ```
+/// use cairn_query::QueryConfig;
+///
+/// let config = QueryConfig { port: 0, ..QueryConfig::default() };
+/// config.check().expect("the defaults are in range");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryConfig {
+    /// The address that the Postgres port listens on. Only a loopback address, unless `allow_remote_clients`.
+    pub host: IpAddr,
+    /// The Postgres port; 0 lets the system choose one, which is then in [`crate::RunningQuery::addr`].
+    pub port: u16,
+    /// Listen on an address that other machines reach. The port asks for no password, so this is for containers
+    /// and private networks that keep strangers out by other means.
+    pub allow_remote_clients: bool,
+    /// How long to try again to listen on a port that is in use, in milliseconds.
+    pub bind_retry_ms: u64,
+    /// How many clients may be connected at once; the next one is told so and turned away.
+    pub connections_max: u32,
+    /// How much memory all running statements may use together for sorting, grouping and joining, in MiB.
+    pub memory_limit_mib: u64,
+    /// How much memory the cache of verified segment footers may use, in MiB.
+    pub footer_cache_mib: u64,
+    /// How long a statement may run, in milliseconds. A client may choose a shorter time, never a longer one.
+    pub statement_timeout_ms_max: u64,
+    /// The length of a statement's text, in bytes.
+    pub statement_bytes_max: usize,
+    /// The size of an answer that is gathered in memory ([`crate::Engine::sql`]), in MiB. The Postgres port streams
+    /// its answers and has no such limit.
+    pub answer_mib_max: u64,
+    /// How many threads' worth of work one statement is split into.
+    pub parallelism: usize,
+    /// How many rows are handed on at a time.
+    pub batch_rows: usize,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 5433,
+            allow_remote_clients: false,
+            bind_retry_ms: 3_000,
+            connections_max: 64,
+            memory_limit_mib: 1_024,
+            footer_cache_mib: 128,
+            statement_timeout_ms_max: 300_000,
+            statement_bytes_max: 1_048_576,
+            answer_mib_max: 512,
+            parallelism: std::thread::available_parallelism().map_or(2, |n| n.get().min(16)),
+            batch_rows: 8_192,
+        }
+    }
+}
+
+/// A value of the configuration is out of its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("query configuration: {key} = {value} is not allowed; {allowed}")]
+pub struct ConfigError {
+    /// The field's name.
+    pub key: &'static str,
+    /// The value found.
+    pub value: String,
+    /// What would be allowed.
+    pub allowed: String,
+}
+
+fn in_range<T>(key: &'static str, value: T, range: RangeInclusive<T>) -> Result<(), ConfigError>
+where
+    T: PartialOrd + std::fmt::Display,
+{
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError {
+        key,
+        value: value.to_string(),
+        allowed: format!("allowed is {} to {}", range.start(), range.end()),
+    })
+}
+
+impl QueryConfig {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// Names the first key that is out of range, its value and the range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.host.is_loopback() && !self.allow_remote_clients {
+            return Err(ConfigError {
+                key: "host",
+                value: self.host.to_string(),
+                allowed: "the Postgres port asks for no password, so it listens on a loopback address (127.0.0.1 or \
+                          ::1) unless allow_remote_clients = true"
+                    .to_owned(),
+            });
+        }
+        in_range("bind_retry_ms", self.bind_retry_ms, 0..=60_000)?;
+        in_range("connections_max", self.connections_max, 1..=10_000)?;
+        in_range("memory_limit_mib", self.memory_limit_mib, 16..=1_048_576)?;
+        in_range("footer_cache_mib", self.footer_cache_mib, 1..=65_536)?;
+        in_range(
+            "statement_timeout_ms_max",
+            self.statement_timeout_ms_max,
+            1..=86_400_000,
+        )?;
+        in_range("statement_bytes_max", self.statement_bytes_max, 1_024..=16_777_216)?;
+        in_range("answer_mib_max", self.answer_mib_max, 1..=1_048_576)?;
+        in_range("parallelism", self.parallelism, 1..=256)?;
+        in_range("batch_rows", self.batch_rows, 64..=1_048_576)
+    }
+
+    /// The longest time a statement may run.
+    pub fn statement_timeout_max(&self) -> Duration {
+        Duration::from_millis(self.statement_timeout_ms_max)
+    }
+
+    pub(crate) fn memory_limit_bytes(&self) -> usize {
+        usize::try_from(self.memory_limit_mib.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn footer_cache_bytes(&self) -> usize {
+        usize::try_from(self.footer_cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn answer_bytes_max(&self) -> usize {
+        usize::try_from(self.answer_mib_max.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_range() {
+        assert_eq!(QueryConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_remote_address_needs_to_be_wanted() {
+        let remote = QueryConfig {
+            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ..QueryConfig::default()
+        };
+        let error = remote.check().expect_err("0.0.0.0 is not loopback");
+        assert_eq!(error.key, "host");
+        let wanted = QueryConfig {
+            allow_remote_clients: true,
+            ..remote
+        };
+        assert_eq!(wanted.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_names_key_value_and_range() {
+        let config = QueryConfig {
+            batch_rows: 1,
+            ..QueryConfig::default()
+        };
+        let error = config.check().expect_err("1 is below the range");
+        assert_eq!(
+            error.to_string(),
+            "query configuration: batch_rows = 1 is not allowed; allowed is 64 to 1048576"
+        );
+    }
+}

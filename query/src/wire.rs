@@ -1,0 +1,200 @@
+//! The Postgres port: listening, connections, stopping.
+//!
+//! ```text
+//! accept ─▶ permit? ──yes──▶ task: startup → session → messages (handlers) → closed
+//!              └──────no───▶ task: startup → "too many connections" → closed
+//! ```
+//!
+//! The protocol's frames are `pgwire`'s, values and the `pg_catalog` tables `datafusion-postgres`'. What happens in a
+//! session is [`crate::session`]'s; this module and its children only translate. There is no password and no TLS, so
+//! the port listens on loopback addresses unless the operator says otherwise.
+
+mod encode;
+mod errors;
+mod handlers;
+mod parameters;
+mod startup;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_anchor::verified::VerifiedStore;
+use cairn_chain_client::Follower;
+use datafusion_postgres::pgwire::tokio::process_socket;
+use prometheus::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::QueryConfig;
+use crate::engine::{Engine, StartError};
+use crate::follower::FollowedChain;
+use handlers::Handlers;
+use startup::Cancels;
+
+/// How long to wait between two attempts to listen.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections may take to end after [`RunningQuery::stop`].
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How many clients over the limit are told so at once; more are just closed.
+const TURNED_AWAY_MAX: usize = 32;
+
+/// The query role: an engine behind a Postgres port.
+#[derive(Debug)]
+pub struct QueryService;
+
+/// A running Postgres port. Dropping it stops it.
+#[derive(Debug)]
+pub struct RunningQuery {
+    /// The address that it listens on.
+    pub addr: SocketAddr,
+    engine: Engine,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl QueryService {
+    /// Starts the role over a followed chain and the store that its anchors' segments lie in.
+    ///
+    /// # Errors
+    /// The configuration is out of range, the metrics are registered already, or the port cannot be listened on.
+    pub async fn start(
+        config: QueryConfig,
+        follower: Follower,
+        store: VerifiedStore,
+        registry: &Registry,
+    ) -> Result<RunningQuery, StartError> {
+        let engine = Engine::new(config, Arc::new(FollowedChain::new(follower)), store, registry)?;
+        Self::serve(engine).await
+    }
+
+    /// Serves an engine that is already set up, at its configured address.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub async fn serve(engine: Engine) -> Result<RunningQuery, StartError> {
+        let listener = listen(engine.config()).await?;
+        let addr = listener.local_addr().map_err(|source| StartError::Listen {
+            addr: SocketAddr::new(engine.config().host, engine.config().port),
+            source,
+            advice: "try again".to_owned(),
+        })?;
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, engine.clone(), stopped));
+        tracing::info!(%addr, "query: Postgres clients are served");
+        Ok(RunningQuery {
+            addr,
+            engine,
+            stop,
+            task: Some(task),
+        })
+    }
+}
+
+impl RunningQuery {
+    /// The engine behind the port, for embedded statements.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Stops listening, ends the connections, and waits until all is quiet.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+
+    /// Waits until the role ends by itself, which it does only by a defect.
+    pub async fn wait(&mut self) {
+        if let Some(task) = &mut self.task {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for RunningQuery {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+/// Listens, trying again for a while if the port is in use: the last owner may be on its way out.
+async fn listen(config: &QueryConfig) -> Result<TcpListener, StartError> {
+    let addr = SocketAddr::new(config.host, config.port);
+    let patience = Instant::now() + Duration::from_millis(config.bind_retry_ms);
+    loop {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            Err(source) => {
+                let advice = match source.kind() {
+                    io::ErrorKind::AddrInUse => format!(
+                        "port {} is in use: stop the process that has it, or set another port under [query] port",
+                        config.port
+                    ),
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 need special rights: set another one under [query] port".to_owned()
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        "this machine has no such address: set another one under [query] host".to_owned()
+                    }
+                    _ => "set another address under [query] host and port".to_owned(),
+                };
+                return Err(StartError::Listen { addr, source, advice });
+            }
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, engine: Engine, mut stopped: watch::Receiver<bool>) {
+    let permits = Arc::new(Semaphore::new(engine.config().connections_max as usize));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let cancels = Arc::new(Cancels::default());
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for connections to end.
+                tracing::warn!(%error, "query: a connection could not be accepted");
+                tokio::time::sleep(BIND_PAUSE).await;
+                continue;
+            }
+        };
+        let served = Arc::clone(&permits).try_acquire_owned();
+        let full = served.is_err();
+        let Ok(permit) = served.or_else(|_| Arc::clone(&turned_away).try_acquire_owned()) else {
+            continue;
+        };
+        let handlers = Handlers::new(engine.clone(), Arc::clone(&cancels), full);
+        let count = (!full).then(|| engine.metrics().connected());
+        connections.spawn(async move {
+            serve(socket, peer, handlers).await;
+            drop((permit, count));
+        });
+    }
+    drop(listener);
+    cancels.cancel_all();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // Idle clients would stay for ever; whoever is still here after a moment is closed.
+    let quick = tokio::time::timeout(STOP_PATIENCE.min(Duration::from_millis(200)), ended).await;
+    if quick.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+async fn serve(socket: TcpStream, peer: SocketAddr, handlers: Handlers) {
+    if let Err(error) = process_socket(socket, None, Arc::new(handlers)).await {
+        tracing::debug!(%error, %peer, "query: a connection ended");
+    }
+}

@@ -1,0 +1,368 @@
+//! Simple and extended queries of one connection.
+//!
+//! A prepared statement is planned when it is parsed, to know its parameters and columns, and planned again when it is
+//! executed, so that it sees the height it runs at. Before rows that come from the chain the client hears the height:
+//! a notice for people, and the parameter `cairn.height` for programs.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use cairn_proof::units::Height;
+use datafusion_postgres::pgwire::api::auth::StartupHandler;
+use datafusion_postgres::pgwire::api::cancel::CancelHandler;
+use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use datafusion_postgres::pgwire::api::results::{FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::stmt::QueryParser;
+use datafusion_postgres::pgwire::api::store::PortalStore;
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, PgWireServerHandlers, Type};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
+use datafusion_postgres::pgwire::messages::startup::ParameterStatus;
+use datafusion_postgres::pgwire::types::format::FormatOptions;
+use futures::{Sink, SinkExt};
+use tokio::sync::watch;
+
+use super::encode::{self, asked_to_stop};
+use super::parameters::{self, Parameter};
+use super::startup::{Cancellable, Cancels, Startup};
+use super::errors;
+use crate::engine::Engine;
+use crate::error::{QueryError, SqlState};
+use crate::session::{Outcome, Session};
+use crate::statement::{Action, Statement};
+
+/// The parameter that tells programs the height of the last answer.
+const HEIGHT_PARAMETER: &str = "cairn.height";
+
+/// Settings whose changes clients are told of, by the names that Postgres gives them.
+const REPORTED: [(&str, &str); 9] = [
+    ("application_name", "application_name"),
+    ("bytea_output", "bytea_output"),
+    ("client_encoding", "client_encoding"),
+    ("datestyle", "DateStyle"),
+    ("extra_float_digits", "extra_float_digits"),
+    ("intervalstyle", "IntervalStyle"),
+    ("search_path", "search_path"),
+    ("standard_conforming_strings", "standard_conforming_strings"),
+    ("timezone", "TimeZone"),
+];
+
+/// The handlers of one connection.
+#[derive(Debug)]
+pub(super) struct Handlers {
+    startup: Arc<Startup>,
+    queries: Arc<Queries>,
+}
+
+impl Handlers {
+    pub(super) fn new(engine: Engine, cancels: Arc<Cancels>, full: bool) -> Self {
+        Self {
+            startup: Arc::new(Startup { engine, cancels, full }),
+            queries: Arc::new(Queries),
+        }
+    }
+}
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.queries)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.queries)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::clone(&self.startup)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.startup.cancels)
+    }
+}
+
+/// Runs what a connection asks for, in the connection's session.
+#[derive(Debug)]
+struct Queries;
+
+/// A prepared statement.
+#[derive(Debug, Clone)]
+struct Prepared {
+    statement: Arc<Statement>,
+    parameters: Arc<Vec<Parameter>>,
+    /// The columns of its rows, if it has any.
+    columns: Option<SchemaRef>,
+}
+
+fn session_of<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Session>> {
+    client
+        .session_extensions()
+        .get::<Session>()
+        .ok_or_else(|| errors::fatal(QueryError::internal("the connection has no session")))
+}
+
+fn cancels_of<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<watch::Receiver<u64>> {
+    client
+        .session_extensions()
+        .get::<Cancellable>()
+        .map(|cancellable| cancellable.from_now())
+        .ok_or_else(|| errors::fatal(QueryError::internal("the connection cannot be cancelled")))
+}
+
+/// After an error inside a transaction only its end is accepted, as in Postgres.
+fn check_transaction<C: ClientInfo + ?Sized>(client: &C, statement: &Statement) -> PgWireResult<()> {
+    let failed = client.transaction_status() == TransactionStatus::Error;
+    if failed && !matches!(statement.action, Action::End { .. }) {
+        return Err(errors::error(QueryError::statement(
+            SqlState::FAILED_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )));
+    }
+    Ok(())
+}
+
+impl Queries {
+    /// Runs one statement and makes its answer, with what the client hears before it.
+    async fn answer<C>(
+        client: &mut C,
+        statement: &Statement,
+        bound: Option<datafusion::common::ParamValues>,
+        format: &Format,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        check_transaction(client, statement)?;
+        let session = session_of(client)?;
+        let mut cancelled = cancels_of(client)?;
+        let outcome = tokio::select! {
+            biased;
+            () = asked_to_stop(&mut cancelled) => Err(QueryError::cancelled()),
+            outcome = session.execute(statement, bound) => outcome,
+        };
+        match outcome.map_err(errors::error)? {
+            Outcome::Rows(rows) => {
+                if rows.of_chain {
+                    tell_height(client, &session, rows.height).await?;
+                }
+                let options = FormatOptions::from_client_metadata(client.metadata());
+                let tag = match &statement.action {
+                    Action::Fetch { .. } => "FETCH",
+                    Action::Show { .. } => "SHOW",
+                    _ => "SELECT",
+                };
+                encode::response(rows, tag, format, options, cancelled).map(Response::Query)
+            }
+            Outcome::Done(tag) => {
+                let failed = client.transaction_status() == TransactionStatus::Error;
+                match &statement.action {
+                    Action::Begin => Ok(Response::TransactionStart(Tag::new(tag))),
+                    Action::End { .. } if failed => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
+                    Action::End { .. } => Ok(Response::TransactionEnd(Tag::new(tag))),
+                    Action::Set { name, .. } => {
+                        tell_setting(client, &session, name).await?;
+                        Ok(Response::Execution(Tag::new(tag)))
+                    }
+                    Action::ResetAll { .. } => {
+                        for (name, _) in REPORTED {
+                            tell_setting(client, &session, name).await?;
+                        }
+                        Ok(Response::Execution(Tag::new(tag)))
+                    }
+                    _ => Ok(Response::Execution(Tag::new(tag))),
+                }
+            }
+        }
+    }
+}
+
+/// Says at which height the rows that follow are computed.
+async fn tell_height<C>(client: &mut C, session: &Session, height: Height) -> PgWireResult<()>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let height = height.0.to_string();
+    if client.metadata().get(HEIGHT_PARAMETER) != Some(&height) {
+        client
+            .metadata_mut()
+            .insert(HEIGHT_PARAMETER.to_owned(), height.clone());
+        let status = ParameterStatus::new(HEIGHT_PARAMETER.to_owned(), height.clone());
+        client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
+    }
+    if session.settings().wants_notices() {
+        let notice = ErrorInfo::new(
+            "NOTICE".to_owned(),
+            "00000".to_owned(),
+            format!("cairn: computed at block {height}"),
+        );
+        client
+            .feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(notice)))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Tells the client the new value of a setting that it follows, and keeps it for the form of values.
+async fn tell_setting<C>(client: &mut C, session: &Session, name: &str) -> PgWireResult<()>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let name = crate::settings::canonical(name);
+    let Some((_, reported)) = REPORTED.iter().find(|(setting, _)| *setting == name) else {
+        return Ok(());
+    };
+    let value = session
+        .settings()
+        .show(name, session.engine().config(), session.height())
+        .map_err(errors::error)?;
+    client.metadata_mut().insert(name.to_owned(), value.clone());
+    let status = ParameterStatus::new((*reported).to_owned(), value);
+    client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
+    Ok(())
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Queries {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statements = session_of(client)?.parse(query).map_err(errors::error)?;
+        if statements.is_empty() {
+            return Ok(vec![Response::EmptyQuery]);
+        }
+        let mut answers = Vec::with_capacity(statements.len());
+        for statement in &statements {
+            match Self::answer(client, statement, None, &Format::UnifiedText).await {
+                Ok(answer) => answers.push(answer),
+                // What was answered before stays answered; what would come after does not run.
+                Err(PgWireError::UserError(error)) if !answers.is_empty() => {
+                    answers.push(Response::Error(error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Queries {
+    type Statement = Prepared;
+    type QueryParser = Self;
+
+    fn query_parser(&self) -> Arc<Self::QueryParser> {
+        Arc::new(Self)
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Self::Statement>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let prepared = &portal.statement.statement;
+        let bound = parameters::values(portal, &prepared.parameters)?;
+        let wanted = prepared.parameters.len();
+        if portal.parameter_len() != wanted {
+            return Err(errors::error(QueryError::statement(
+                SqlState("08P01"),
+                format!(
+                    "bind message supplies {} parameters, but the prepared statement requires {wanted}",
+                    portal.parameter_len()
+                ),
+            )));
+        }
+        Self::answer(client, &prepared.statement, bound, &portal.result_column_format).await
+    }
+}
+
+#[async_trait]
+impl QueryParser for Queries {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(
+        &self,
+        client: &C,
+        sql: &str,
+        _types: &[Option<Type>],
+    ) -> PgWireResult<Option<Self::Statement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let session = session_of(client)?;
+        let mut statements = session.parse(sql).map_err(errors::error)?.into_iter();
+        let Some(statement) = statements.next() else {
+            return Ok(None);
+        };
+        if statements.next().is_some() {
+            return Err(errors::error(QueryError::statement(
+                SqlState::SYNTAX_ERROR,
+                "cannot insert multiple commands into a prepared statement",
+            )));
+        }
+        check_transaction(client, &statement)?;
+        let (parameters, columns) = session.describe(&statement).await.map_err(errors::error)?;
+        Ok(Some(Prepared {
+            statement: Arc::new(statement),
+            parameters: Arc::new(parameters),
+            columns,
+        }))
+    }
+
+    fn get_parameter_types(&self, prepared: &Self::Statement) -> PgWireResult<Vec<Type>> {
+        Ok(prepared.parameters.iter().map(|parameter| parameter.wire.clone()).collect())
+    }
+
+    fn get_result_schema(
+        &self,
+        prepared: &Self::Statement,
+        format: Option<&Format>,
+    ) -> PgWireResult<Vec<FieldInfo>> {
+        match &prepared.columns {
+            Some(columns) => encode::fields(columns, format.unwrap_or(&Format::UnifiedText), None),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Session {
+    /// The parameters and columns of a statement, without running it.
+    async fn describe(&self, statement: &Statement) -> crate::error::Result<(Vec<Parameter>, Option<SchemaRef>)> {
+        match &statement.action {
+            Action::Read(ast) => {
+                let plan = self.plan_now(ast, statement.as_of).await?;
+                let parameters = parameters::of_plan(&plan).map_err(|error| self.classified(&error))?;
+                Ok((parameters, Some(Arc::new(plan.schema().as_arrow().clone()))))
+            }
+            Action::Show { name } => {
+                let column = Field::new(crate::settings::canonical(name), DataType::Utf8, false);
+                Ok((Vec::new(), Some(Arc::new(Schema::new(vec![column])))))
+            }
+            Action::Fetch { name, .. } => Ok((Vec::new(), self.cursor_columns(name).await)),
+            Action::Declare { query, .. } => {
+                let plan = self.plan_now(query, statement.as_of).await?;
+                let parameters = parameters::of_plan(&plan).map_err(|error| self.classified(&error))?;
+                Ok((parameters, None))
+            }
+            _ => Ok((Vec::new(), None)),
+        }
+    }
+}
