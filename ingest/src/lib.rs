@@ -1,1 +1,38 @@
-//! placeholder
+//! Kafka → decoded records, in batches, for anchoring; and the publisher library.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`ingest`] | reads all partitions of the registered streams and brings their batches onto the chain |
+//! | [`decode`] | a record's value → the columns of its table, or a reason to quarantine it |
+//! | [`encode`], [`publisher`] | rows → values by the stream's schema → Kafka |
+//! | [`topics`] | make topics, ask where they end |
+//! | [`broker`] | the embedded Kafka-compatible broker |
+//! | [`config`], [`kafka`], [`metrics`] | settings, what all Kafka clients share, what is counted |
+//!
+//! What is not here: leaves, segments and anchors (`cairn-anchor`), SQL (`cairn-query`), configuration files
+//! (`cairn-cli`). Kafka is transport: nothing that it says about offsets is trusted over the chain.
+
+pub mod broker;
+mod columns;
+pub mod config;
+mod decimal;
+pub mod decode;
+pub mod encode;
+mod error;
+pub mod ingest;
+pub mod kafka;
+pub mod metrics;
+pub mod publisher;
+mod schema;
+#[cfg(test)]
+mod testing;
+mod time;
+pub mod topics;
+
+pub use config::IngestConfig;
+pub use decode::{AuditDecoder, StreamDecoder};
+pub use encode::Encoder;
+pub use error::{Error, ErrorKind, Result};
+pub use ingest::{Ingest, PartitionStatus, RunningIngest};
+pub use kafka::KafkaConfig;
+pub use publisher::Publisher;

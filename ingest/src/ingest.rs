@@ -1,0 +1,253 @@
+//! Ingest: reads every partition of the registered streams and brings its records onto the chain, batch by batch.
+//!
+//! ```text
+//!  follower ──new streams──▶ supervisor ──▶ worker thread ◀── Kafka (a queue for each partition)
+//!                                              │  ▲
+//!                                     batches  ▼  │ anchored, lost, failed
+//!                        tasks: decode ▶ seal ▶ store ▶ submit ▶ final         prober: ends of the topics ▶ lag
+//! ```
+//!
+//! **Exactly once.** A partition is read from the offset that the chain says is next, a batch names the anchor before
+//! it, and the chain takes each offset once. So nothing has to be remembered here: whatever this process held when it
+//! was killed is read again, and whoever else anchored the same offsets makes this one drop its batch and go on from
+//! the new head. Kafka's committed offsets play no part.
+//!
+//! **What stops.** A partition stops, with an error in the log, the metrics and [`RunningIngest::status`], when reading
+//! on would leave something out unseen: a hole that the stream does not allow, a topic that was made anew, a refusal of
+//! the chain. All others go on.
+//!
+//! **Known limit.** Offsets at the very end of a topic that hold no record (the marker of a transaction that nothing
+//! follows yet) become a declared gap only with the next record; until then they count as lag.
+
+mod batches;
+mod partition;
+mod progress;
+mod source;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cairn_anchor::pipeline::Anchorer;
+use cairn_chain_client::Follower;
+use cairn_proof::Partition;
+use cairn_proof::identity::IdentityId;
+use cairn_proof::statement::StreamDefinition;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use progress::PartitionStatus;
+
+use crate::config::IngestConfig;
+use crate::decode::StreamDecoder;
+use crate::error::{Error, Result};
+use crate::kafka::KafkaConfig;
+use crate::metrics::Metrics;
+use crate::topics::Prober;
+use batches::{Batches, Stream};
+use progress::Progress;
+use source::Source;
+use worker::{Command, Sender, Start, Worker};
+
+/// How long one attempt to catch up with the chain may take.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
+/// Streams are looked for at each new block, and at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Starts ingest.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingest;
+
+/// Ingest at work. [`stop`](Self::stop) ends it; dropping it does too, without waiting.
+#[derive(Debug)]
+pub struct RunningIngest {
+    sender: Sender,
+    worker: Option<std::thread::JoinHandle<()>>,
+    ended: watch::Receiver<bool>,
+    supervisor: JoinHandle<()>,
+    prober: JoinHandle<()>,
+    progress: Arc<Progress>,
+    grace: Duration,
+}
+
+impl Ingest {
+    /// Starts reading all streams that `identity` may anchor, those registered now and those to come. `anchorer` signs
+    /// as that identity. Must be called within a tokio runtime.
+    ///
+    /// Returns at once: a chain or a broker that is out of reach is waited for.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) for a setting that is wrong.
+    pub fn start(
+        config: &IngestConfig,
+        anchorer: Anchorer,
+        identity: IdentityId,
+        metrics: Metrics,
+    ) -> Result<RunningIngest> {
+        config.check()?;
+        let follower = anchorer.follower().clone();
+        let expected = {
+            let ledger = follower.ledger();
+            ledger.streams().values().map(|entry| entry.definition.partitions as usize).sum::<usize>()
+        };
+        let source = Source::connect(config, expected.max(16))?;
+        let (commands, receiver) = std::sync::mpsc::channel();
+        let sender = Sender { commands, thread: Arc::new(OnceLock::new()) };
+        let progress = Arc::new(Progress::default());
+        let worker = Worker {
+            source,
+            commands: receiver,
+            sender: sender.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            batches: Arc::new(Batches::new(anchorer, config.seal_tasks_max, metrics.clone())),
+            progress: progress.clone(),
+            metrics: metrics.clone(),
+            memory_bytes_max: config.memory_bytes_max,
+        };
+        let (ends, ended) = watch::channel(false);
+        let worker = std::thread::Builder::new()
+            .name("cairn-ingest".into())
+            .spawn(move || {
+                worker.run();
+                ends.send_replace(true);
+            })
+            .map_err(|error| Error::retry("the reading thread cannot be started").because(error))?;
+        let supervisor = tokio::spawn(supervise(follower, identity, sender.clone()));
+        let every = Duration::from_millis(config.probe_interval_ms);
+        let prober = tokio::spawn(probe(config.kafka.clone(), every, progress.clone(), metrics, sender.clone()));
+        let grace = Duration::from_millis(config.stop_grace_ms);
+        Ok(RunningIngest { sender, worker: Some(worker), ended, supervisor, prober, progress, grace })
+    }
+}
+
+impl RunningIngest {
+    /// How far each partition is.
+    pub fn status(&self) -> Vec<PartitionStatus> {
+        self.progress.statuses()
+    }
+
+    /// Waits until the reading thread has ended by itself, which it does only when something is broken.
+    pub async fn wait(&self) -> Error {
+        let mut ended = self.ended.clone();
+        // The sender is dropped with the thread, so an error says the same.
+        let _ = ended.wait_for(|ended| *ended).await;
+        Error::bug("the reading thread of ingest has ended")
+    }
+
+    /// Ends reading; waits a little for batches that are on their way to the chain. What does not arrive in time is
+    /// read again at the next start.
+    pub async fn stop(mut self) {
+        self.supervisor.abort();
+        self.prober.abort();
+        self.sender.send(Command::Stop(self.grace));
+        if let Some(worker) = self.worker.take() {
+            let joined = tokio::task::spawn_blocking(move || worker.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the reading thread of ingest did not end in order");
+            }
+        }
+    }
+}
+
+impl Drop for RunningIngest {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        self.prober.abort();
+        self.sender.send(Command::Stop(Duration::ZERO));
+    }
+}
+
+/// Tells the worker of every stream that may be anchored, as soon as the chain has it.
+async fn supervise(follower: Follower, identity: IdentityId, sender: Sender) {
+    while let Err(error) = follower.catch_up(CATCH_UP_PATIENCE).await {
+        tracing::warn!(%error, "ingest waits for the chain");
+    }
+    let mut heights = follower.subscribe();
+    let mut known = BTreeSet::new();
+    loop {
+        for definition in unknown(&follower, &mut known) {
+            if definition.anchorers.contains(&identity) {
+                follow(&follower, definition, &sender);
+            } else {
+                tracing::info!(stream = definition.name, "not read: this identity is not one of its anchorers");
+            }
+        }
+        // A follower that has ended leaves the streams as they are.
+        let _ = tokio::time::timeout(LOOK_EVERY, heights.changed()).await;
+        if heights.has_changed().is_err() {
+            return;
+        }
+    }
+}
+
+fn unknown(follower: &Follower, known: &mut BTreeSet<String>) -> Vec<StreamDefinition> {
+    let ledger = follower.ledger();
+    if ledger.streams().len() == known.len() {
+        return Vec::new();
+    }
+    let streams = ledger.streams().iter().filter(|(name, _)| known.insert((*name).clone()));
+    streams.map(|(_, entry)| entry.definition.clone()).collect()
+}
+
+fn follow(follower: &Follower, definition: StreamDefinition, sender: &Sender) {
+    let decoder = match StreamDecoder::new(&definition) {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            tracing::error!(stream = definition.name, %error, "the stream cannot be decoded and is not read");
+            return;
+        }
+    };
+    let starts = {
+        let ledger = follower.ledger();
+        let state = ledger.state();
+        (0..definition.partitions)
+            .map(Partition)
+            .map(|partition| {
+                let head = state.head(&definition.name, partition).unwrap_or_default();
+                Start { partition, next: head.next, previous: head.anchor }
+            })
+            .collect()
+    };
+    sender.send(Command::Follow(Arc::new(Stream { definition: Arc::new(definition), decoder }), starts));
+}
+
+/// Asks the broker again and again where the topics end.
+async fn probe(kafka: KafkaConfig, every: Duration, progress: Arc<Progress>, metrics: Metrics, sender: Sender) {
+    let mut prober = None;
+    let mut complaint = String::new();
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let topics = progress.topics();
+        if topics.is_empty() {
+            continue;
+        }
+        let before = progress.heads();
+        let client: Option<Prober> = prober.take();
+        let kafka = kafka.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = client.map_or_else(|| Prober::connect(&kafka), Ok)?;
+            let ends = client.ends(&topics)?;
+            Ok::<_, Error>((client, ends))
+        });
+        match asked.await {
+            Ok(Ok((client, ends))) => {
+                prober = Some(client);
+                complaint.clear();
+                for doubt in progress.observe(&ends, &before, &metrics) {
+                    sender.send(Command::Check(doubt));
+                }
+            }
+            Ok(Err(error)) if error.to_string() != complaint => {
+                tracing::warn!(%error, "the ends of the topics are not known");
+                complaint = error.to_string();
+            }
+            Ok(Err(_)) => {}
+            Err(error) => tracing::error!(%error, "asking for the ends of the topics failed"),
+        }
+    }
+}
