@@ -50,10 +50,11 @@ impl Folder {
     /// Writes files into the folder `below` the root, one after the other: when a name is there, all before it are.
     pub(crate) fn write(&self, below: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
         let folder = self.root.join(below);
-        self.prepare(below)?;
         let mut unfinished = Vec::with_capacity(files.len());
-        let result = self.write_files(&folder, files, &mut unfinished);
+        let result = self.prepare(below).and_then(|()| self.write_files(&folder, files, &mut unfinished));
         if result.is_err() {
+            // Somebody may have removed a folder: the next attempt looks again.
+            self.lock().clear();
             for path in &unfinished {
                 // Best effort: what stays behind is only a file that nothing refers to.
                 let _ = std::fs::remove_file(path);
@@ -93,7 +94,7 @@ impl Folder {
 
     fn make(&self, folder: &Path) -> io::Result<()> {
         match self.create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
             _ => {}
         }
         // Even if it was there: whoever made it may have been stopped before its name was on disk.
@@ -158,6 +159,10 @@ mod tests {
         std::fs::create_dir(written.join("taken")).unwrap();
         assert!(folder.write(below, &[("three", b"3"), ("taken", b"4")]).is_err());
         assert_eq!(names(&written), ["one", "taken", "three", "two"]);
+        folder.write(below, &[("one", b"1")]).unwrap();
+        std::fs::remove_dir_all(folder.root().join("x")).unwrap();
+        assert!(folder.write(below, &[("one", b"1")]).is_err(), "the folder was known to be there");
+        folder.write(below, &[("one", b"1")]).expect("and is made again");
     }
 
     #[cfg(unix)]

@@ -20,7 +20,7 @@ fn anchored(outcome: Outcome) -> Anchored {
 fn metric(world: &World, name: &str) -> f64 {
     let families = world.registry.gather();
     let family = families.iter().find(|family| family.name() == name);
-    family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_counter().value()).sum())
+    family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum())
 }
 
 #[tokio::test(flavor = "multi_thread")]

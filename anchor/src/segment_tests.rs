@@ -5,9 +5,38 @@ use arrow::array::{Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{Field, Schema};
 use cairn_proof::Digest;
 use futures::TryStreamExt;
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
-use parquet::file::metadata::ColumnChunkMetaData;
+use futures::future::BoxFuture;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Parquet's way to read, over an object store: as DataFusion's.
+struct StoreReader {
+    store: Arc<VerifiedStore>,
+    object: Arc<crate::roots::AnchoredObject>,
+}
+
+impl AsyncFileReader for StoreReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        Box::pin(async move { Ok(self.store.get_range(&self.object.path, range).await?) })
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        Box::pin(async move { Ok(self.store.get_ranges(&self.object.path, &ranges).await?) })
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        Box::pin(async move {
+            let size = self.object.size;
+            Ok(Arc::new(ParquetMetaDataReader::new().load_and_finish(self, size).await?))
+        })
+    }
+}
 
 fn chunks(segment: &Bytes) -> Vec<ColumnChunkMetaData> {
     let metadata = ArrowReaderMetadata::load(segment, ArrowReaderOptions::new()).unwrap();
@@ -101,7 +130,7 @@ async fn parquets_own_reader_works_over_the_verified_store_and_sees_its_refusals
     roots.insert(Arc::clone(&object));
     let verified: Arc<VerifiedStore> = Arc::new(store.verified(roots).unwrap());
     let scan = || async {
-        let reader = ParquetObjectReader::new(verified.clone(), object.path.clone()).with_file_size(object.size);
+        let reader = StoreReader { store: Arc::clone(&verified), object: Arc::clone(&object) };
         let stream = ParquetRecordBatchStreamBuilder::new(reader).await?.build()?;
         Ok::<_, ParquetError>(stream.try_collect::<Vec<_>>().await?.iter().map(RecordBatch::num_rows).sum::<usize>())
     };

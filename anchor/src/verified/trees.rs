@@ -104,7 +104,10 @@ mod tests {
         assert!(cache.get(&path("a"), FileStamp([2; 6])).is_none(), "a changed file is read again");
         assert_eq!(cache.lock().bytes, tree.memory_bytes() * 2);
         cache.insert(&path("a"), FileStamp([2; 6]), &tree);
-        assert_eq!(cache.lock().entries.len(), cache.lock().order.len());
+        {
+            let content = cache.lock();
+            assert_eq!(content.entries.len(), content.order.len());
+        }
         let small = TreeCache::new(10);
         small.insert(&path("a"), stamp, &tree);
         assert!(small.get(&path("a"), stamp).is_none());
