@@ -38,8 +38,8 @@ pub const GROUP_BYTES: u64 = 1 << GROUP_LOG;
 /// Bytes that one inner node takes in the stored form: two chaining values.
 const NODE_BYTES: usize = 64;
 
-/// The largest object whose tree is held in memory (its pyramid then takes 64 MiB).
-pub const OBJECT_BYTES_MAX: u64 = 16 << 30;
+/// The largest object that is read: several times what a stream's limits let a segment become. Its pyramid takes 16 MiB.
+pub const OBJECT_BYTES_MAX: u64 = 4 << 30;
 
 /// Why a stored outboard, or bytes checked against it, were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -320,7 +320,7 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// Recursion is as deep as the tree: 20 for the largest object.
+    /// Recursion is as deep as the tree: 18 for the largest object.
     fn node(&mut self, a: u64, b: u64, expected: ChainingValue, is_root: bool) -> Result<(), Mismatch> {
         if b - a == 1 {
             self.groups.push(expected);

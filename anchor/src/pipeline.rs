@@ -1,7 +1,7 @@
 //! One batch onto the chain: seal, keep the secret, store the segment, submit the anchor, see it final.
 //!
 //! ```text
-//! prepare   seal ─▶ secret durable ─▶ segment durable ─▶ hash tree durable        Prepared
+//! prepare   seal ─▶ secret durable, segment durable, its hash tree durable        Prepared
 //! submit    chain has these offsets already? ── the same anchor: Anchored ── another one: Lost
 //!             │ no
 //!             └─ sign, submit, wait ─▶ final in the followed chain: Anchored
@@ -16,7 +16,7 @@
 
 use crate::metrics::Metrics;
 use crate::raw::RawBatch;
-use crate::seal::{DecodedColumns, SealError, Sealed, new_secret, seal};
+use crate::seal::{DecodedColumns, SealError, new_secret, seal};
 use crate::secrets::{SecretError, SecretStore};
 use crate::store::{SegmentStore, StoreError};
 use cairn_chain_client::{ClientError, Follower, SubmitError, Submitter};
@@ -35,15 +35,15 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A batch that is durable in the store and can be submitted, again and again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    sealed: Sealed,
+    anchor: Anchor,
 }
 
 impl Prepared {
     /// The anchor, its `previous` aside.
     pub fn anchor(&self) -> &Anchor {
-        &self.sealed.anchor
+        &self.anchor
     }
 }
 
@@ -231,9 +231,9 @@ impl Anchorer {
         }
     }
 
-    /// Seals a batch and makes its secret, its segment and its hash tree durable, in that order.
+    /// Seals a batch and makes its secret, its segment and its hash tree durable.
     ///
-    /// Batches may be prepared ahead of the chain.
+    /// Batches may be prepared ahead of the chain: the next one while this one waits for finality.
     ///
     /// # Errors
     /// [`AnchorError`]; after one of kind [`Kind::Retry`] the same batch can be prepared again.
@@ -251,10 +251,11 @@ impl Anchorer {
         self.observe(&stream.name, "seal", started);
         let started = Instant::now();
         let (secrets, path, secret) = (self.secrets.clone(), sealed.anchor.segment.path.clone(), sealed.secret.clone());
-        blocking(move || Ok(secrets.put(&path, &secret)?)).await?;
-        self.segments.put(&sealed).await?;
+        let keep = blocking(move || Ok(secrets.put(&path, &secret)?));
+        let store = async { Ok(self.segments.put(&sealed).await?) };
+        tokio::try_join!(keep, store)?;
         self.observe(&stream.name, "store", started);
-        Ok(Prepared { sealed })
+        Ok(Prepared { anchor: sealed.anchor })
     }
 
     /// Submits a prepared batch once and waits until it is final.
@@ -263,7 +264,7 @@ impl Anchorer {
     /// [`AnchorError::Undecided`]: submit it again. [`AnchorError::Refused`]: the chain will never take it.
     pub async fn submit(&self, prepared: &Prepared, previous: Digest) -> Result<Outcome, AnchorError> {
         let started = Instant::now();
-        let anchor = Anchor { previous, ..prepared.sealed.anchor.clone() };
+        let anchor = Anchor { previous, ..prepared.anchor.clone() };
         if let Some(outcome) = self.decided(&anchor) {
             return Ok(self.count(&anchor, outcome, started));
         }
@@ -306,18 +307,40 @@ impl Anchorer {
             RefusalCode::Overlap | RefusalCode::Gap | RefusalCode::Previous | RefusalCode::Duplicate
         );
         if may_be_a_race {
-            let caught_up = self.follower.catch_up(FOLLOW_PATIENCE).await;
+            // Whichever is first: the verified chain shows what the cause was, or it has caught up and shows none.
+            let caught_up = tokio::select! {
+                outcome = self.raced(anchor) => return Ok(outcome),
+                caught_up = self.follower.catch_up(FOLLOW_PATIENCE) => caught_up,
+            };
             caught_up.map_err(|source| undecided(anchor, source))?;
-            if let Some(outcome) = self.decided(anchor) {
+            if let Some(outcome) = self.race(anchor) {
                 return Ok(outcome);
-            }
-            let head = self.head(&anchor.stream, anchor.partition);
-            if let Some(head) = head.filter(|head| (head.next, head.anchor) != (anchor.first, anchor.previous)) {
-                return Ok(Outcome::Lost { head });
             }
         }
         let Anchor { stream, partition, first, last, .. } = anchor.clone();
         Err(AnchorError::Refused { stream, partition, first, last, refusal })
+    }
+
+    /// What became of these offsets, if the followed chain is not where this batch expects it.
+    fn race(&self, anchor: &Anchor) -> Option<Outcome> {
+        self.decided(anchor).or_else(|| {
+            let head = self.head(&anchor.stream, anchor.partition)?;
+            ((head.next, head.anchor) != (anchor.first, anchor.previous)).then_some(Outcome::Lost { head })
+        })
+    }
+
+    /// Waits until the followed chain is not where this batch expects it.
+    async fn raced(&self, anchor: &Anchor) -> Outcome {
+        let mut heights = self.follower.subscribe();
+        loop {
+            if let Some(outcome) = self.race(anchor) {
+                return outcome;
+            }
+            if heights.changed().await.is_err() {
+                // The follower has ended; whoever waits beside this one says so.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn count(&self, anchor: &Anchor, outcome: Outcome, started: Instant) -> Outcome {

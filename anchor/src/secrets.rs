@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn the_stored_form_stays_what_it_is() {
+        let (_temp, store) = store();
+        store.put(SEGMENT, &BatchSecret([42; 32])).unwrap();
+        let golden = include_str!("../testdata/secret.hex");
+        std::fs::write(store.path(SEGMENT).unwrap(), hex::decode(golden.trim()).unwrap()).unwrap();
+        assert_eq!(store.get(SEGMENT).unwrap(), BatchSecret([42; 32]));
+    }
+
+    #[test]
     fn secrets_cannot_be_swapped() {
         let (_temp, store) = store();
         let other = SEGMENT.replace("abcd", "ef01");

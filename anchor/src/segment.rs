@@ -25,7 +25,7 @@ use std::collections::HashSet;
 /// Most rows in a row group.
 pub const ROW_GROUP_ROWS_MAX: usize = 65_536;
 /// The most that the columns of a segment may take uncompressed, by its own account.
-pub const UNCOMPRESSED_BYTES_MAX: u64 = 8 << 30;
+pub const UNCOMPRESSED_BYTES_MAX: u64 = 4 << 30;
 /// Who wrote it, as Parquet records it; it does not change with the library, so that the bytes do not either.
 const CREATED_BY: &str = "cairn";
 /// How many values of a column decide whether it gets a dictionary.
