@@ -96,7 +96,10 @@ pub struct Problem {
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { stream, partition, first, last, object, block, detail, .. } = self;
-        write!(f, "stream {stream}, partition {partition}, offsets {first} to {last}, block {block}, {object}: {detail}")
+        write!(
+            f,
+            "stream {stream}, partition {partition}, offsets {first} to {last}, block {block}, {object}: {detail}"
+        )
     }
 }
 
@@ -309,7 +312,11 @@ fn check_chain(anchor: &Anchor, before: Option<&AnchorEntry>) -> Vec<String> {
 fn check_facts(anchor: &Anchor, raw: &RawBatch, rows: &RecordBatch) -> Vec<String> {
     let mut wrong = Vec::new();
     if raw.gaps() != anchor.gaps {
-        wrong.push(format!("{} gaps are anchored, the stored offsets have {} or other ones", anchor.gaps.len(), raw.gaps().len()));
+        wrong.push(format!(
+            "{} gaps are anchored, the stored offsets have {} or other ones",
+            anchor.gaps.len(),
+            raw.gaps().len()
+        ));
     }
     let (least, greatest) = raw.timestamp_range_ms();
     if (least, greatest) != (anchor.timestamp_min_ms, anchor.timestamp_max_ms) {
@@ -318,7 +325,10 @@ fn check_facts(anchor: &Anchor, raw: &RawBatch, rows: &RecordBatch) -> Vec<Strin
     }
     let quarantined = rows.column_by_name(schema::ERROR).map_or(0, |errors| errors.len() - errors.null_count());
     if quarantined as u64 != anchor.quarantined {
-        wrong.push(format!("{} records are anchored as quarantined, {quarantined} are stored as such", anchor.quarantined));
+        wrong.push(format!(
+            "{} records are anchored as quarantined, {quarantined} are stored as such",
+            anchor.quarantined
+        ));
     }
     wrong
 }
@@ -333,7 +343,10 @@ async fn columns(
 ) -> Result<(), (Check, String)> {
     let Some(definition) = definition_at(definition, entry.anchor.schema_fingerprint) else {
         let found = entry.anchor.schema_fingerprint;
-        return Err((Check::Facts, format!("the anchor was decoded by the schema {found}, which the stream does not have")));
+        return Err((
+            Check::Facts,
+            format!("the anchor was decoded by the schema {found}, which the stream does not have"),
+        ));
     };
     let path = entry.anchor.segment.path.clone();
     let task = tokio::task::spawn_blocking(move || compare_columns(&definition, decoder.as_ref(), &raw, &rows));

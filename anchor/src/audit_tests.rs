@@ -1,6 +1,9 @@
 use super::*;
 use crate::raw::RawBatchBuilder;
-use crate::seal::{seal, tests::{decode, raw}};
+use crate::seal::{
+    seal,
+    tests::{decode, raw},
+};
 use crate::testing::World;
 use arrow::array::{Float64Array, Int64Array};
 use cairn_proof::record::BatchSecret;
@@ -96,7 +99,11 @@ async fn missing_and_shortened_objects_are_named() {
         if !good.is_empty() {
             std::fs::write(&file, &good[1..]).unwrap();
             let report = run(&world, None).await;
-            assert!(report.problems[0].detail.contains(&format!("must have {} bytes", good.len())), "{:?}", report.problems);
+            assert!(
+                report.problems[0].detail.contains(&format!("must have {} bytes", good.len())),
+                "{:?}",
+                report.problems
+            );
         }
         std::fs::write(&file, &good).unwrap();
     }
@@ -112,7 +119,7 @@ async fn a_destroyed_secret_is_no_problem_and_a_missing_or_wrong_one_is() {
     world.secrets.destroy(&path).unwrap();
     let report = run(&world, None).await;
     assert!(report.is_clean());
-    assert_eq!(report.destroyed, [path.clone()]);
+    assert_eq!(report.destroyed, std::slice::from_ref(&path));
     let secret = path.replacen("segments", "secrets", 1).replace(".parquet", ".secret");
     std::fs::remove_file(world.folder.path().join(secret)).unwrap();
     let report = run(&world, None).await;
@@ -126,8 +133,11 @@ async fn a_dishonest_anchorer_is_found_out() {
     let honest = decode(&first);
     let mut columns = honest.batch.columns().to_vec();
     let speeds = columns[2].as_any().downcast_ref::<Float64Array>().unwrap();
-    columns[2] = Arc::new(speeds.iter().enumerate().map(|(row, v)| if row == 41 { Some(99.0) } else { v }).collect::<Float64Array>());
-    let changed = DecodedColumns { batch: RecordBatch::try_new(honest.batch.schema(), columns).unwrap(), ..honest.clone() };
+    columns[2] = Arc::new(
+        speeds.iter().enumerate().map(|(row, v)| if row == 41 { Some(99.0) } else { v }).collect::<Float64Array>(),
+    );
+    let changed =
+        DecodedColumns { batch: RecordBatch::try_new(honest.batch.schema(), columns).unwrap(), ..honest.clone() };
     let hidden = DecodedColumns { errors: arrow::array::StringArray::new_null(100), ..honest.clone() };
     type Change = fn(&mut Anchor);
     let same: Change = |_| {};

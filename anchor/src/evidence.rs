@@ -42,7 +42,9 @@ pub enum EvidenceError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The leaves do not lead to the anchored root.
-    #[error("the records of segment {path} lead to the root {found}, anchored is {expected}: wrong secret, or a dishonest anchorer")]
+    #[error(
+        "the records of segment {path} lead to the root {found}, anchored is {expected}: wrong secret, or a dishonest anchorer"
+    )]
     Root {
         /// The object.
         path: String,

@@ -1,8 +1,6 @@
 //! Metrics of anchoring: what was anchored, how long each step took, what was lost to another worker.
 
-use prometheus::{
-    Error, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
-};
+use prometheus::{Error, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets};
 
 /// Metrics of one process; a clone counts into the same ones.
 #[derive(Debug, Clone)]
@@ -37,10 +35,8 @@ impl Metrics {
             Ok::<_, Error>(counter)
         };
         let stream = &["stream"];
-        let last_offset = IntGaugeVec::new(
-            Opts::new("cairn_anchor_last_offset", "Last anchored offset."),
-            &["stream", "partition"],
-        )?;
+        let last_offset =
+            IntGaugeVec::new(Opts::new("cairn_anchor_last_offset", "Last anchored offset."), &["stream", "partition"])?;
         registry.register(Box::new(last_offset.clone()))?;
         let seconds = HistogramVec::new(
             HistogramOpts::new("cairn_anchor_seconds", "Time that a batch took, by step.")

@@ -213,11 +213,8 @@ impl Outboard {
         }
         let (mut at, mut rest) = (start, data);
         while !rest.is_empty() {
-            let (level, length) = self.subtree_at(at, rest.len() as u64).ok_or_else(|| Mismatch::Unaligned {
-                start,
-                length: data.len() as u64,
-                size: self.size,
-            })?;
+            let unaligned = Mismatch::Unaligned { start, length: data.len() as u64, size: self.size };
+            let (level, length) = self.subtree_at(at, rest.len() as u64).ok_or(unaligned)?;
             let (subtree, after) = rest.split_at(length as usize);
             if chaining_value(at, subtree) != self.levels[level][(at >> GROUP_LOG >> level) as usize] {
                 return Err(self.locate(at, subtree));
@@ -402,7 +399,10 @@ mod tests {
             Outboard::decode(&stored, size + 1, tree.root()),
             Err(Mismatch::OutboardLength { expected: 320, found: 256 })
         ));
-        assert!(matches!(Outboard::decode(&stored, size, Digest([9; 32])), Err(Mismatch::OutboardNode { position: 0, .. })));
+        assert!(matches!(
+            Outboard::decode(&stored, size, Digest([9; 32])),
+            Err(Mismatch::OutboardNode { position: 0, .. })
+        ));
         let huge = Outboard::decode(&[], OBJECT_BYTES_MAX + 1, tree.root());
         assert_eq!(huge, Err(Mismatch::ObjectTooLarge { size: OBJECT_BYTES_MAX + 1 }));
     }

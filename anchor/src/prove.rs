@@ -65,7 +65,9 @@ pub enum ProveError {
         next: Offset,
     },
     /// The topic holds no record there.
-    #[error("stream {stream}, partition {partition}: offset {offset} lies in a declared gap, the topic holds no record there")]
+    #[error(
+        "stream {stream}, partition {partition}: offset {offset} lies in a declared gap, the topic holds no record there"
+    )]
     Gap {
         /// The stream.
         stream: String,
@@ -167,7 +169,8 @@ async fn batch_part(sources: Sources<'_>, located: &Located) -> Result<(Vec<u8>,
     let segment = evidence::verified_segment(entry, sources.store).await?;
     let (_, raw) = evidence::records(anchor, segment, Columns::Own).await?;
     let leaves = evidence::leaves(anchor, topic, &raw, &secret).await?;
-    let mismatch = |found| EvidenceError::Root { path: anchor.segment.path.clone(), expected: anchor.records_root, found };
+    let mismatch =
+        |found| EvidenceError::Root { path: anchor.segment.path.clone(), expected: anchor.records_root, found };
     let record = raw.record(index.0 as usize, topic, &secret).ok_or_else(|| mismatch(tree::root(&leaves)))?;
     let path = tree::inclusion_path(&leaves, *index).map_err(|_| mismatch(tree::root(&leaves)))?;
     Ok((record.encode(), TreePath { index: *index, path }))

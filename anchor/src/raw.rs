@@ -9,14 +9,15 @@
 
 use crate::schema;
 use arrow::array::{
-    Array, ArrayBuilder as _, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    StringBuilder, StructArray, TimestampMillisecondArray,
+    Array, ArrayBuilder as _, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListArray,
+    RecordBatch, StringArray, StringBuilder, StructArray, TimestampMillisecondArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMillisecondType};
 use cairn_proof::record::{BatchSecret, OwnedRecord, RecordHasher};
 use cairn_proof::statement::{GAPS_MAX, Gap};
 use cairn_proof::{Digest, LeafIndex, Offset, Partition};
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -271,12 +272,7 @@ impl RawBatch {
     /// # Errors
     /// If a column is missing or has another type, a row is of another partition, or offsets do not ascend within the
     /// bounds.
-    pub fn from_rows(
-        partition: Partition,
-        first: Offset,
-        last: Offset,
-        rows: &RecordBatch,
-    ) -> Result<Self, RawError> {
+    pub fn from_rows(partition: Partition, first: Offset, last: Offset, rows: &RecordBatch) -> Result<Self, RawError> {
         let own = schema::own_columns();
         let column = |at: usize, name: &'static str| {
             let expected = own[at].data_type();
@@ -296,12 +292,12 @@ impl RawBatch {
             (schema::TIMESTAMP, timestamps.null_count()),
         ] {
             if nulls > 0 {
-                return Err(row_error(0, name, "no null", format!("{nulls} of them")));
+                return Err(row_error(0, name, &"no null", &format!("{nulls} of them")));
             }
         }
         let wrong = partitions.values().iter().position(|value| u32::try_from(*value) != Ok(partition.0));
         if let Some(row) = wrong {
-            return Err(row_error(row, schema::PARTITION, partition, partitions.value(row)));
+            return Err(row_error(row, schema::PARTITION, &partition, &partitions.value(row)));
         }
         Ok(Self {
             partition,
@@ -456,7 +452,7 @@ fn gaps_of(first: Offset, last: Offset, offsets: &[i64]) -> Result<Vec<Gap>, Raw
     let mut next = first;
     for (row, offset) in offsets.iter().enumerate() {
         let found = u64::try_from(*offset).ok().filter(|found| (next.0..=last.0).contains(found));
-        let found = found.ok_or_else(|| row_error(row, schema::OFFSET, format!("{next} to {last}"), offset))?;
+        let found = found.ok_or_else(|| row_error(row, schema::OFFSET, &format!("{next} to {last}"), offset))?;
         if found > next.0 {
             gaps.push(Gap { first: next, last: Offset(found - 1) });
         }
@@ -468,7 +464,7 @@ fn gaps_of(first: Offset, last: Offset, offsets: &[i64]) -> Result<Vec<Gap>, Raw
     Ok(gaps)
 }
 
-fn row_error(row: usize, column: &'static str, expected: impl ToString, found: impl ToString) -> RawError {
+fn row_error(row: usize, column: &'static str, expected: &dyn Display, found: &dyn Display) -> RawError {
     RawError::Row { row, column, expected: expected.to_string(), found: found.to_string() }
 }
 

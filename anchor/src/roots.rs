@@ -35,7 +35,9 @@ pub enum PathError {
         stream: String,
     },
     /// The anchor names a path that does not follow from its other facts.
-    #[error("the anchor of stream {stream}, partition {partition}, offset {first} names the object {found:?} where {expected:?} belongs")]
+    #[error(
+        "the anchor of stream {stream}, partition {partition}, offset {first} names the object {found:?} where {expected:?} belongs"
+    )]
     Foreign {
         /// The anchor's stream.
         stream: String,
@@ -56,7 +58,10 @@ pub enum PathError {
 /// [`PathError::StreamName`].
 pub fn segment_path(stream: &str, partition: Partition, first: Offset, blake3: Digest) -> Result<Path, PathError> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.starts_with('.') || !stream.bytes().all(allowed)
+    if stream.is_empty()
+        || stream.len() > STREAM_NAME_BYTES_MAX
+        || stream.starts_with('.')
+        || !stream.bytes().all(allowed)
     {
         return Err(PathError::StreamName { stream: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
     }

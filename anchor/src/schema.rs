@@ -59,7 +59,9 @@ pub enum SchemaError {
     #[error("not the Avro schema of a record: {0}")]
     Avro(#[source] ArrowError),
     /// A column has a name that Cairn keeps for itself.
-    #[error("column {column:?} starts with '_': such names are kept for Cairn's own columns; rename the field or give it an alias")]
+    #[error(
+        "column {column:?} starts with '_': such names are kept for Cairn's own columns; rename the field or give it an alias"
+    )]
     Reserved {
         /// The column.
         column: String,
@@ -250,7 +252,8 @@ fn conform_column(column: &ArrayRef, expected: &DataType) -> Result<ArrayRef, Ar
         (DataType::Struct(found), DataType::Struct(fields)) if same_names(found, fields) => {
             let parts = column.as_struct();
             let columns = parts.columns().iter().zip(fields);
-            let columns = columns.map(|(part, field)| conform_column(part, field.data_type())).collect::<Result<_, _>>()?;
+            let columns =
+                columns.map(|(part, field)| conform_column(part, field.data_type())).collect::<Result<_, _>>()?;
             Arc::new(StructArray::try_new(fields.clone(), columns, parts.nulls().cloned())?)
         }
         (DataType::List(_), DataType::List(item)) => {

@@ -33,10 +33,7 @@ fn avro_types_become_columns() {
             r#"["null",{"type":"long","logicalType":"timestamp-micros"}]"#,
             DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         ),
-        (
-            r#"{"type":"long","logicalType":"local-timestamp-millis"}"#,
-            DataType::Timestamp(TimeUnit::Millisecond, None),
-        ),
+        (r#"{"type":"long","logicalType":"local-timestamp-millis"}"#, DataType::Timestamp(TimeUnit::Millisecond, None)),
         (r#"{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}"#, DataType::Decimal128(10, 2)),
         (r#"{"type":"fixed","name":"F","size":4}"#, DataType::FixedSizeBinary(4)),
     ];

@@ -58,7 +58,9 @@ pub enum SealError {
         source: SchemaError,
     },
     /// Decoded columns and records are not of the same batch.
-    #[error("stream {stream}, partition {partition}: {records} records came with {rows} decoded rows and {errors} error entries")]
+    #[error(
+        "stream {stream}, partition {partition}: {records} records came with {rows} decoded rows and {errors} error entries"
+    )]
     Rows {
         /// The stream.
         stream: String,
@@ -139,27 +141,21 @@ pub fn seal(
 
 /// The fingerprint of the schema version that the table has.
 fn schema_fingerprint(stream: &StreamDefinition) -> Result<Digest, SealError> {
-    let none = || SealError::Schema {
-        stream: stream.name.clone(),
-        source: SchemaError::None { stream: stream.name.clone() },
-    };
+    let none =
+        || SealError::Schema { stream: stream.name.clone(), source: SchemaError::None { stream: stream.name.clone() } };
     Ok(stream.table_schema().ok_or_else(none)?.fingerprint())
 }
 
 /// All columns of the segment.
-fn segment_rows(
-    stream: &StreamDefinition,
-    raw: &RawBatch,
-    decoded: &DecodedColumns,
-) -> Result<RecordBatch, SealError> {
+fn segment_rows(stream: &StreamDefinition, raw: &RawBatch, decoded: &DecodedColumns) -> Result<RecordBatch, SealError> {
     let (rows, errors) = (decoded.batch.num_rows(), decoded.errors.len());
     if rows != raw.len() || errors != raw.len() {
         let (stream, partition) = (stream.name.clone(), raw.partition());
         return Err(SealError::Rows { stream, partition, records: raw.len(), rows, errors });
     }
     let columns_error = |source| SealError::Columns { stream: stream.name.clone(), source };
-    let table = schema::table_schema(stream)
-        .map_err(|source| SealError::Schema { stream: stream.name.clone(), source })?;
+    let table =
+        schema::table_schema(stream).map_err(|source| SealError::Schema { stream: stream.name.clone(), source })?;
     let table_rows = schema::conform(&decoded.batch, &table).map_err(columns_error)?;
     let mut columns = table_rows.columns().to_vec();
     columns.extend(raw.columns());

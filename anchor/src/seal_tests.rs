@@ -69,8 +69,7 @@ pub(crate) fn decode(raw: &RawBatch) -> DecodedColumns {
             }
         }
     }
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(sensors.finish()), Arc::new(counts.finish()), Arc::new(speeds.finish())];
+    let columns: Vec<ArrayRef> = vec![Arc::new(sensors.finish()), Arc::new(counts.finish()), Arc::new(speeds.finish())];
     let table = schema::table_schema(&stream()).unwrap();
     DecodedColumns { batch: RecordBatch::try_new(table, columns).unwrap(), errors: errors.finish() }
 }

@@ -270,8 +270,17 @@ mod tests {
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
         let (_temp, store) = store();
-        let wrong = ["", "x.parquet", "segments/x.parquet", "segments/../x.parquet", "segments//x.parquet",
-            "segments/a/../../x.parquet", "segments/a/b", "segments/a/.parquet", "/segments/a/x.parquet"];
+        let wrong = [
+            "",
+            "x.parquet",
+            "segments/x.parquet",
+            "segments/../x.parquet",
+            "segments//x.parquet",
+            "segments/a/../../x.parquet",
+            "segments/a/b",
+            "segments/a/.parquet",
+            "/segments/a/x.parquet",
+        ];
         for path in wrong {
             assert!(matches!(store.get(path), Err(SecretError::Path { .. })), "{path}");
         }

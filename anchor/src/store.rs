@@ -137,8 +137,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_can_be_read_verified() {
         let temp = tempfile::tempdir().unwrap();
-        let stores =
-            [SegmentStore::on_disk(&temp.path().join("objects")).unwrap(), SegmentStore::over(Arc::new(InMemory::new()))];
+        let stores = [
+            SegmentStore::on_disk(&temp.path().join("objects")).unwrap(),
+            SegmentStore::over(Arc::new(InMemory::new())),
+        ];
         let sealed = sealed(1000, 0);
         for store in stores {
             store.put(&sealed).await.unwrap();

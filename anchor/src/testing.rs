@@ -14,7 +14,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cairn_chain_client::{CertifiedHeader, Client, Follower, FollowerConfig, HeadInfo, LogProof, StatementStatus, Submitter};
+use cairn_chain_client::{
+    CertifiedHeader, Client, Follower, FollowerConfig, HeadInfo, LogProof, StatementStatus, Submitter,
+};
 use cairn_chain_state::{Refusal, StrictSignatures};
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
 use cairn_proof::certificate::forge;
@@ -57,7 +59,8 @@ fn key(seed: u8) -> SigningKey {
 impl FakeNode {
     fn new() -> Self {
         let (validator, owner) = (key(1), key(2));
-        let identity = |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
+        let identity =
+            |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
         let genesis = Genesis {
             format: GENESIS_MARK.into(),
             chain_id: "test".into(),

@@ -46,7 +46,7 @@ pub enum Fault {
     },
     /// Its bytes are not those that were anchored.
     #[error("{0}")]
-    Altered(#[from] Mismatch),
+    Altered(Box<Mismatch>),
     /// Something else than a plain file stands in its place (a link, a folder, a device), or on the way to it.
     #[error("a plain file is expected, found {found}")]
     NotAFile {
@@ -69,6 +69,12 @@ pub enum Fault {
         /// The anchored size.
         size: u64,
     },
+}
+
+impl From<Mismatch> for Fault {
+    fn from(wrong: Mismatch) -> Self {
+        Self::Altered(Box::new(wrong))
+    }
 }
 
 /// What the caller can do about a [`VerifyError`].
@@ -177,7 +183,8 @@ mod tests {
     #[test]
     fn it_names_everything_and_survives_wrapping() {
         let text = error().to_string();
-        for part in ["traffic.flow", "partition 1", "offsets 5 to 9", "hash tree", "segments/x.parquet.obao", "missing"] {
+        for part in ["traffic.flow", "partition 1", "offsets 5 to 9", "hash tree", "segments/x.parquet.obao", "missing"]
+        {
             assert!(text.contains(part), "{text}");
         }
         let wrapped = parquet::errors::ParquetError::External(Box::new(object_store::Error::from(error())));

@@ -108,8 +108,8 @@ impl VerifiedStore {
     /// # Errors
     /// [`OpenError::Folder`], if it does not exist.
     pub fn on_disk(folder: &std::path::Path, roots: Arc<Roots>) -> Result<Self, OpenError> {
-        let disk = Disk::new(folder)
-            .map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })?;
+        let disk =
+            Disk::new(folder).map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })?;
         Self::with_backend(Backend::Disk(disk), roots)
     }
 
@@ -348,8 +348,7 @@ fn unreadable(object: &AnchoredObject, part: Part, error: &dyn fmt::Display) -> 
 
 /// Widens ranges to whole groups, sorts them, and joins those that overlap or touch. Empty ranges need nothing.
 fn merge(ranges: &[Range<u64>], size: u64) -> Vec<Range<u64>> {
-    let mut aligned: Vec<_> =
-        ranges.iter().filter(|range| !range.is_empty()).map(|range| align(range, size)).collect();
+    let mut aligned: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).map(|range| align(range, size)).collect();
     aligned.sort_unstable_by_key(|range| range.start);
     let mut merged: Vec<Range<u64>> = Vec::with_capacity(aligned.len());
     for range in aligned {
@@ -375,7 +374,8 @@ fn slice(range: &Range<u64>, merged: &[Range<u64>], buffers: &[Bytes]) -> Bytes 
 fn meta(object: &AnchoredObject) -> ObjectMeta {
     ObjectMeta {
         location: object.path.clone(),
-        last_modified: DateTime::<Utc>::from_timestamp_millis(object.last_modified_ms).unwrap_or(DateTime::<Utc>::MAX_UTC),
+        last_modified: DateTime::<Utc>::from_timestamp_millis(object.last_modified_ms)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC),
         size: object.size,
         e_tag: Some(format!("\"{}\"", object.blake3)),
         version: None,
