@@ -278,7 +278,7 @@ mod tests {
         let early = chain.city.anchor(INGEST, 1, 0, 0, Digest::ZERO).0;
         let rival = chain.city.anchor(OTHER_INGEST, 1, 0, 0, Digest::ZERO).0;
         // The anchor comes before its stream: the second pass takes it. Its rival overlaps.
-        let candidates = vec![early.clone(), stream.clone(), b"nonsense".to_vec(), rival];
+        let candidates = vec![early.clone(), rival, stream.clone(), b"nonsense".to_vec()];
         let block = chain.block(&chain.genesis, 1, candidates.clone());
         assert_eq!(block.statements(), [Bytes::from(stream.clone()), Bytes::from(early)]);
         let candidates: Vec<Bytes> = candidates.into_iter().map(Bytes::from).collect();

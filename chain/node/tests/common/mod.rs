@@ -1,5 +1,7 @@
 //! Validators of one chain in one process, each with its own threads, over TCP on free ports.
 
+#![allow(unreachable_pub)]
+
 pub mod city;
 
 use std::{
@@ -65,9 +67,14 @@ impl Net {
         self.nodes[index] = Some(started.await.unwrap().unwrap());
     }
 
+    /// Starts all of them and waits until the chain moves, so that they are connected.
     pub async fn start_all(&mut self) {
         for index in 0..self.nodes.len() {
             self.start(index).await;
+        }
+        let height = self.height(0).await;
+        for index in 0..self.nodes.len() {
+            self.wait_for_height(index, height + 2).await;
         }
     }
 
