@@ -24,7 +24,7 @@ use crate::secrets::{SecretError, SecretStore};
 use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError, is_unfinished};
 use crate::verified::OpenError;
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, RecordBatch, StringArray};
 use cairn_chain_client::{AnchorEntry, Follower};
 use cairn_proof::statement::{Anchor, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
@@ -374,9 +374,8 @@ fn compare_columns(
     let table = schema::table_schema(definition).map_err(|error| error.to_string())?;
     let decoded = decoder.decode(definition, raw)?;
     let columns = schema::conform(&decoded.batch, &table).map_err(|error| error.to_string())?;
-    let errors: arrow::array::ArrayRef = Arc::new(decoded.errors);
     let expected = columns.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(columns.columns());
-    for (name, expected) in expected.chain([(schema::ERROR, &errors)]) {
+    for (name, expected) in expected {
         let Some(found) = rows.column_by_name(name) else {
             return Err(format!("column {name} is missing"));
         };
@@ -388,11 +387,25 @@ fn compare_columns(
             return Err(format!("column {name} at offset {offset} is not what the raw value decodes to"));
         }
     }
+    compare_quarantine(raw, rows, &decoded.errors)?;
     let expected = columns.num_columns() + schema::own_columns().len();
     if rows.num_columns() != expected {
         return Err(format!("the segment has {} columns, the stream and Cairn have {expected}", rows.num_columns()));
     }
     Ok(())
+}
+
+/// That the same records are quarantined. The reasons are for people and may be worded anew by a later version.
+fn compare_quarantine(raw: &RawBatch, rows: &RecordBatch, expected: &StringArray) -> Result<(), String> {
+    let found = rows.column_by_name(schema::ERROR).ok_or_else(|| format!("column {} is missing", schema::ERROR))?;
+    let differs = |row: &usize| row >= &expected.len() || found.is_null(*row) != expected.is_null(*row);
+    let Some(row) = (0..found.len()).find(differs) else {
+        return Ok(());
+    };
+    let offset = raw.offsets().get(row).copied().unwrap_or_default();
+    let is = |quarantined| if quarantined { "quarantined" } else { "not quarantined" };
+    let (stored, decodes) = (is(found.is_valid(row)), is(row < expected.len() && expected.is_valid(row)));
+    Err(format!("the record at offset {offset} is stored as {stored}; by its raw value it is {decodes}"))
 }
 
 /// The first row in which two arrays of one type differ.

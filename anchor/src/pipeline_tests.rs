@@ -156,3 +156,34 @@ async fn a_store_that_cannot_be_written_is_tried_again() {
     });
     assert_eq!(anchored(anchor(&anchorer, 20, 0, Digest::ZERO).await.unwrap()).next, Offset(20));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stopped_at_any_instant_leaves_every_record_once() {
+    let world = World::new().await;
+    let stream = Arc::new(World::stream());
+    let mut stopped = 0;
+    // Pauses grow from nothing to more than a batch takes, so that each step is cut short at some point.
+    for round in 0u64.. {
+        world.follower.catch_up(Duration::from_secs(5)).await.unwrap();
+        let anchorer = world.anchorer(1);
+        let head = anchorer.head("traffic.flow", ONE).unwrap();
+        if head.next.0 >= 1000 {
+            break;
+        }
+        let raw = raw(50, head.next.0);
+        let decoded = decode(&raw);
+        let work = anchorer.anchor(&stream, &raw, &decoded, head.anchor);
+        match tokio::time::timeout(Duration::from_micros(round % 40 * 500), work).await {
+            Ok(outcome) => assert_eq!(anchored(outcome.unwrap()).next, Offset(head.next.0 + 50)),
+            Err(_) => stopped += 1,
+        }
+    }
+    assert!(stopped > 0, "some were stopped");
+    let mut next = 0;
+    for entry in world.follower.ledger().partition("traffic.flow", ONE) {
+        assert_eq!((entry.anchor.first.0, entry.anchor.count), (next, 50));
+        assert!(world.secrets.get(&entry.anchor.segment.path).is_ok(), "what is anchored was durable before");
+        next += 50;
+    }
+    assert_eq!(next, 1000);
+}
