@@ -15,6 +15,8 @@
 
 mod city;
 mod config;
+#[cfg(test)]
+mod dashboards;
 mod demo;
 mod evidence;
 mod home;

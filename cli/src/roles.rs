@@ -108,6 +108,7 @@ pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
     streams::register_folder(&home, &config, &follower).await?;
     let key = home.signing_key("ingest")?;
     let tag = follower.ledger().genesis().tag();
+    let identity = key.identity();
     let submitter = Submitter::new(config.client()?, key, tag);
     let anchorer = Anchorer::new(
         submitter,
@@ -116,12 +117,14 @@ pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
         secret_store(&home, &config)?,
         cairn_anchor::metrics::Metrics::register(&registry)?,
     );
-    let mut running = Ingest::start(config.ingest()?, anchorer, &registry)?;
+    let counters = cairn_ingest::metrics::Metrics::register(&registry)?;
+    let running = Ingest::start(&config.ingest()?, anchorer, identity, counters)?;
     ready(&format!("ingest kafka {} metrics http://{metrics}/metrics", config.kafka.brokers))?;
     tokio::select! {
-        ended = running.wait() => ended.context("ingest ended")?,
-        () = stop_signal(args.with_parent) => running.stop().await?,
+        failure = running.wait() => return Err(failure.into()),
+        () = stop_signal(args.with_parent) => {}
     }
+    running.stop().await;
     Ok(())
 }
 
@@ -137,8 +140,9 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
     ready(&format!("query postgres {} metrics http://{metrics}/metrics", running.addr))?;
     tokio::select! {
         () = running.wait() => bail!("query ended by itself: see its log"),
-        () = stop_signal(args.with_parent) => running.stop().await,
+        () = stop_signal(args.with_parent) => {}
     }
+    running.stop().await;
     Ok(())
 }
 

@@ -1,0 +1,99 @@
+//! The main job with real processes: publish, anchor, query, prove, audit, stop, start again.
+
+mod common;
+
+use std::time::Duration;
+
+use common::streams::{STREAM, csv, every_record_is_there_once, register};
+use common::{Network, cairn, describe, run};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+fn produce(brokers: &str, topic: &str, values: &[Option<&[u8]>]) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    for value in values {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).key(b"k");
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn records_are_anchored_queried_proven_and_audited() {
+    let network = Network::new(false);
+    let mut up = network.up();
+    register(&network, "avro");
+    let listed = run(network.command_at(&["stream", "list"]).args(["--format", "csv"]));
+    assert!(listed.contains("test.reading,test.reading,4,avro,sensor,at,"), "{listed}");
+
+    let said = run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 0..4000)));
+    assert!(said.contains("4000 records published"), "{said}");
+    network.wait_anchored(60);
+    assert_eq!(every_record_is_there_once(&network, &network.brokers()), 4000);
+    let nulls = network.number(&format!("SELECT count(*) FROM {STREAM} WHERE value IS NULL AND n % 10 = 0"));
+    assert_eq!(nulls, 400);
+    assert_eq!(network.number(&format!("SELECT count(*) FROM {STREAM} WHERE note LIKE 'note, %'")), 1334);
+
+    // A snapshot at a height does not change when more records come.
+    let height = network.status()["height"].as_u64().unwrap().to_string();
+    run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 4000..5000)));
+    network.wait_anchored(60);
+    let count = format!("SELECT count(*) AS rows FROM {STREAM}");
+    assert_eq!(network.number(&count), 5000);
+    let before = run(network.command("sql").args(["--format", "csv", "--as-of", &height, &count]));
+    assert_eq!(before, "rows\n4000\n");
+
+    prove_and_verify(&network);
+    bad_records_are_quarantined(&network);
+    network.audit_is_clean();
+
+    up.terminate(Duration::from_secs(30));
+    let _up = network.up();
+    network.wait_anchored(60);
+    assert_eq!(network.number(&count), 5001, "the good one among the bad records came after the first 5000");
+    run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 5000..5500)));
+    network.wait_anchored(60);
+    assert_eq!(network.number(&count), 5501);
+    network.audit_is_clean();
+}
+
+fn prove_and_verify(network: &Network) {
+    let genesis = network.dir().join("genesis.json");
+    for offset in [0, 7, 500] {
+        let receipt = network.scratch(&format!("receipt-{offset}.json"));
+        let place = ["--stream", STREAM, "--partition", "1", "--offset", &offset.to_string(), "--out"];
+        run(network.command("prove").args(place).arg(&receipt));
+        let said = run(cairn().arg("verify").arg(&receipt).arg("--genesis").arg(&genesis));
+        assert!(said.contains("VERIFIED") && said.contains(&format!("offset {offset}")), "{said}");
+        let mut bytes = std::fs::read(&receipt).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&receipt, bytes).unwrap();
+        let output = cairn().arg("verify").arg(&receipt).arg("--genesis").arg(&genesis).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", describe(&output));
+        assert!(describe(&output).contains("DOES NOT VERIFY: step "), "{}", describe(&output));
+    }
+}
+
+fn bad_records_are_quarantined(network: &Network) {
+    // n = 1, sensor "a", at = 0, two nulls: one good record among bad ones, so the partition goes on.
+    let good = [0x02, 0x02, b'a', 0x00, 0x00, 0x00];
+    let bad: [Option<&[u8]>; 4] = [Some(b""), Some(&good[..4]), Some(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None];
+    let mut values = bad.to_vec();
+    values.push(Some(&good));
+    produce(&network.brokers(), STREAM, &values);
+    network.wait_anchored(60);
+    let rows = network.sql("SELECT stream, reason FROM cairn.quarantine ORDER BY _offset");
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    for row in &rows {
+        assert_eq!(row["stream"], STREAM);
+        assert!(!row["reason"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(network.number(&format!("SELECT count(*) FROM {STREAM} WHERE sensor = 'a'")), 1);
+    let quarantined: u64 =
+        network.status()["partitions"].as_array().unwrap().iter().map(|p| p["quarantined"].as_u64().unwrap()).sum();
+    assert_eq!(quarantined, 4);
+}
