@@ -1,2 +1,82 @@
-//! placeholder
-fn main() {}
+//! Measured ratios: two things in turn, several rounds, medians. Machines are noisy, so a figure without its control
+//! says little; nothing here is asserted.
+//!
+//! ```text
+//! cargo run --release -p cairn-bench -- records [--format json]   leaves and tree against bare SHA-256 of the same bytes
+//! cargo run --release -p cairn-bench -- replay  [--format json]   anchors executed by a follower against bare signature checks
+//! ```
+//!
+//! The rate of the whole path over real data is printed by `tests/real_data.rs`.
+
+mod records;
+mod replay;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Map, Value};
+
+#[derive(Debug, Parser)]
+#[command(name = "cairn-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// How to write the result.
+    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
+    format: Format,
+    /// Rounds; each runs every contender once, in turn.
+    #[arg(long, default_value_t = 7, global = true)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum What {
+    /// Salted leaves and batch tree, against SHA-256 of the same bytes.
+    Records,
+    /// Anchors executed as a follower does, against their signature checks alone.
+    Replay,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Median time of each contender over rounds that run all of them in turn.
+pub(crate) fn medians(rounds: usize, contenders: &mut [&mut dyn FnMut()]) -> Vec<Duration> {
+    let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
+    for _ in 0..rounds.max(1) {
+        for (times, run) in times.iter_mut().zip(contenders.iter_mut()) {
+            let started = Instant::now();
+            run();
+            times.push(started.elapsed());
+        }
+    }
+    times
+        .into_iter()
+        .map(|mut times| {
+            times.sort();
+            times[times.len() / 2]
+        })
+        .collect()
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let figures: Map<String, Value> = match arguments.what {
+        What::Records => records::run(arguments.rounds),
+        What::Replay => replay::run(arguments.rounds)?,
+    };
+    let mut out = std::io::stdout().lock();
+    match arguments.format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&figures)?)?,
+        Format::Table => {
+            for (name, value) in figures {
+                writeln!(out, "{name:40} {value}")?;
+            }
+        }
+    }
+    Ok(())
+}
