@@ -162,7 +162,8 @@ async fn a_worker_stopped_at_any_instant_leaves_every_record_once() {
     let world = World::new().await;
     let stream = Arc::new(World::stream());
     let mut stopped = 0;
-    // Pauses grow from nothing to more than a batch takes, so that each step is cut short at some point.
+    // Pauses go from nothing to more than a batch takes, again and again, so that each step is cut short at some point;
+    // each time to a longer one, so that it ends on a slow machine, too.
     for round in 0u64.. {
         world.follower.catch_up(Duration::from_secs(5)).await.unwrap();
         let anchorer = world.anchorer(1);
@@ -173,7 +174,7 @@ async fn a_worker_stopped_at_any_instant_leaves_every_record_once() {
         let raw = raw(50, head.next.0);
         let decoded = decode(&raw);
         let work = anchorer.anchor(&stream, &raw, &decoded, head.anchor);
-        match tokio::time::timeout(Duration::from_micros(round % 40 * 500), work).await {
+        match tokio::time::timeout(Duration::from_micros(round % 40 * 500 * (1 + round / 40)), work).await {
             Ok(outcome) => assert_eq!(anchored(outcome.unwrap()).next, Offset(head.next.0 + 50)),
             Err(_) => stopped += 1,
         }
