@@ -98,8 +98,9 @@ impl Timing {
         Self { leader, certification: leader + Duration::from_secs(1), retry: Duration::from_millis(500) }
     }
 
+    /// A leader of whom nothing was heard for this long is passed over; it must exceed the other two.
     fn skip(self) -> Duration {
-        self.certification * 2 + self.retry
+        self.certification + self.retry
     }
 }
 
@@ -151,8 +152,8 @@ fn archive<C>(partition: &str, name: &str, cache: &CacheRef, codec_config: C) ->
     }
 }
 
-fn storage_failed(what: &str) -> impl FnOnce(commonware_storage::archive::Error) -> NodeError + '_ {
-    move |error| NodeError::Consensus { reason: format!("cannot open the archive of {what}: {error}") }
+fn storage_failed(what: &'static str) -> impl FnOnce(commonware_storage::archive::Error) -> NodeError {
+    move |error| NodeError::Storage { what, reason: error.to_string() }
 }
 
 type Archive<E, V> = prunable::Archive<EightCap, E, Digest, V>;
@@ -166,9 +167,10 @@ where
 {
     loop {
         let next = shared.ledger.height().next();
-        let stored = blocks.get(Identifier::Index(next.0)).await.map_err(storage_failed("blocks"))?;
+        let failed = |reason: String| NodeError::Replay { height: next, reason };
+        let stored = blocks.get(Identifier::Index(next.0)).await.map_err(|error| failed(error.to_string()))?;
         let Some(block) = stored else { break };
-        shared.replay(&block).map_err(|reason| NodeError::Replay { height: next, reason: reason.to_string() })?;
+        shared.replay(&block).map_err(|invalid| failed(invalid.to_string()))?;
     }
     shared.replayed();
     Ok(())
@@ -241,13 +243,20 @@ where
     let genesis_digest = genesis.digest();
     let anchor = Digested::precomputed(genesis, genesis_digest);
     let marshal_config = marshal_config(partition, anchor, scheme.clone(), &cache);
-    let (marshal_actor, marshal, _) = MarshalActor::<_, Standard<Block>, _, _, _, _, _>::init(
+    let (marshal_actor, marshal, floor) = MarshalActor::<_, Standard<Block>, _, _, _, _, _>::init(
         context.child("marshal"),
         finalizations,
         blocks,
         marshal_config,
     )
     .await;
+    let processed = floor.processed().map_or(0, |processed| processed.height().get());
+    let replayed = shared.ledger.height();
+    if processed > replayed.0 {
+        // Recovery cuts a store off where it is damaged, and marshal repairs nothing below what was processed.
+        let reason = format!("it is missing or damaged, but blocks up to {processed} were taken in before");
+        return Err(NodeError::Replay { height: replayed.next(), reason });
+    }
     let backfill = marshal_resolver::init(
         context.child("backfill"),
         marshal_resolver::Config {

@@ -19,6 +19,10 @@ pub enum ErrorKind {
     Bug,
 }
 
+/// What to do about damaged blocks: they can be had again, the voting history cannot.
+const RECOVERY: &str = "to have the blocks from the other validators again, delete cairn-blocks-*, cairn-finalizations-* \
+    and cairn-marshal-* in the data folder's `storage`, but never cairn-simplex*, the voting history";
+
 /// Why a validator did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,8 +58,16 @@ pub enum NodeError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The stored blocks or certificates cannot be opened.
+    #[error("storage of {what} cannot be opened: {reason}; {RECOVERY}")]
+    Storage {
+        /// Of what.
+        what: &'static str,
+        /// The storage's word.
+        reason: String,
+    },
     /// The stored blocks do not replay.
-    #[error("stored block {height} cannot be replayed: {reason}; the data folder is damaged or belongs to another chain: restore this validator from its peers with a new key, and never with an older copy of the folder")]
+    #[error("stored block {height} cannot be replayed: {reason}; {RECOVERY}")]
     Replay {
         /// Which block.
         height: Height,
@@ -91,7 +103,7 @@ impl NodeError {
         match self {
             Self::Config(_) | Self::NotAValidator { .. } => ErrorKind::FixInput,
             Self::Listen { .. } | Self::DataDir { .. } | Self::Thread { .. } => ErrorKind::Retry,
-            Self::Replay { .. } => ErrorKind::Corrupted,
+            Self::Storage { .. } | Self::Replay { .. } => ErrorKind::Corrupted,
             Self::Consensus { .. } | Self::Api { .. } => ErrorKind::Bug,
         }
     }

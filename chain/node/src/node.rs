@@ -2,10 +2,13 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{TrySendError, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +18,7 @@ use cairn_proof::{
     identity::{PublicKey, SigningKey},
 };
 use commonware_p2p::Address;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::{
@@ -30,6 +33,8 @@ use crate::{
 
 /// How long a port or folder is tried for: a killed predecessor may still hold it.
 const RETRY_FOR: Duration = Duration::from_secs(3);
+/// Two digests in hexadecimal, and some.
+const OWNER_BYTES_MAX: u64 = 256;
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts validators.
@@ -58,15 +63,15 @@ impl Node {
         let addresses = addresses(&config, &genesis, &public_key)?;
         let private_key = network::private_key(&key.seed())
             .ok_or_else(|| NodeError::Consensus { reason: "the key is not usable".into() })?;
-        let lock = lock(&config.data_dir)?;
+        let lock = lock(&config.data_dir, &format!("{} {public_key}\n", genesis.tag().0))?;
         let reserved = listen("consensus (p2p)", "p2p_listen", config.p2p_listen)?;
         let api_listener = listen("HTTP API", "api_listen", config.api_listen)?;
         let api_addr = api_listener.local_addr().map_err(|source| not_listening("HTTP API", "api_listen", config.api_listen, source))?;
 
         let (shared, outbox) = Shared::new(genesis, public_key, &config);
         let (stop, stopped) = watch::channel(false);
-        let (exit, mut exits) = mpsc::channel(2);
-        let (ready, handles) = oneshot::channel();
+        let (exit, exits) = mpsc::channel(2);
+        let (ready, started) = sync_channel(1);
         let validator = Validator {
             config: config.clone(),
             key: private_key,
@@ -78,15 +83,20 @@ impl Node {
         };
         let consensus_exit = exit.clone();
         spawn("consensus", move || {
-            let result = validator::run(validator, ready);
+            let result = validator::run(validator, ready.clone());
             drop(lock);
-            // The channel holds one message of each thread.
-            let _ = consensus_exit.try_send(result);
+            // Whoever started the node still waits for it, or waits for its end: one of the two takes the result.
+            if let Err(TrySendError::Disconnected(result)) = ready.try_send(result.map(|()| None)) {
+                // The channel holds one message of each thread.
+                let _ = consensus_exit.try_send(result.map(|_| ()));
+            }
         })?;
-        let Ok(handles) = handles.blocking_recv() else {
-            let nothing = NodeError::Consensus { reason: "it ended before it was ready".into() };
-            return Err(exits.blocking_recv().and_then(Result::err).unwrap_or(nothing));
+        let handles = match started.recv() {
+            Ok(Ok(Some(handles))) => handles,
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(None)) | Err(_) => return Err(NodeError::Consensus { reason: "it ended before it was ready".into() }),
         };
+        drop(started);
         let serving = spawn("http api", move || {
             let Handles { marshal, scrape } = handles;
             let result = api::run(api_listener, config.api, shared, marshal, scrape, stopped);
@@ -206,15 +216,28 @@ fn listen(role: &'static str, key: &'static str, address: SocketAddr) -> Result<
     retry(|| TcpListener::bind(address)).map_err(|source| not_listening(role, key, address, source))
 }
 
-/// Takes the data folder for this process alone: one key must never vote twice.
-fn lock(data_dir: &Path) -> Result<File, NodeError> {
+/// Takes the data folder for this process alone, and for one chain and key for ever: `owner` is written into it.
+///
+/// A validator that votes with one key from two folders, or finds another's voting history in its own, would vote
+/// twice without knowing.
+fn lock(data_dir: &Path, owner: &str) -> Result<File, NodeError> {
     let failed = |reason: String| NodeError::DataDir { path: data_dir.to_owned(), reason };
     fs::create_dir_all(data_dir).map_err(|error| failed(format!("cannot be created: {error}")))?;
-    let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
-    let file = file.map_err(|error| failed(format!("cannot be written to: {error}")))?;
+    let path = data_dir.join("owner");
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let mut file = file.map_err(|error| failed(format!("cannot be written to: {error}")))?;
     retry(|| file.try_lock()).map_err(|error| match error {
         TryLockError::WouldBlock => failed("another validator process uses it: stop that one first".into()),
         TryLockError::Error(error) => failed(format!("cannot be locked: {error}")),
     })?;
+    let unusable = |error: io::Error| failed(format!("{} cannot be used: {error}", path.display()));
+    let mut found = String::new();
+    (&file).take(OWNER_BYTES_MAX).read_to_string(&mut found).map_err(unusable)?;
+    if found.is_empty() {
+        file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()).map_err(unusable)?;
+    } else if found != owner {
+        let (found, owner) = (found.trim(), owner.trim());
+        return Err(failed(format!("belongs to (chain, key) {found}, not to {owner}: give each validator its own folder")));
+    }
     Ok(file)
 }

@@ -7,7 +7,7 @@ use std::{
     any::Any,
     net::TcpListener,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use commonware_runtime::{
     tokio::{Config, Context, Runner},
 };
 use commonware_utils::ordered::Set;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
@@ -65,8 +65,11 @@ pub(crate) struct Handles {
     pub(crate) scrape: Box<dyn Fn() -> String + Send + Sync>,
 }
 
+/// What the thread tells at first: handles once it runs, an error if it never did, nothing if it was stopped before.
+pub(crate) type Started = Result<Option<Handles>, NodeError>;
+
 /// Runs a validator until it is stopped or fails. Tells `ready` once it takes part in consensus.
-pub(crate) fn run(validator: Validator, ready: oneshot::Sender<Handles>) -> Result<(), NodeError> {
+pub(crate) fn run(validator: Validator, ready: SyncSender<Started>) -> Result<(), NodeError> {
     let config = Config::new()
         .with_storage_directory(validator.config.data_dir.join("storage"))
         .with_thread_stack_size(STACK_BYTES)
@@ -80,7 +83,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
 }
 
-async fn validate(context: Context, validator: Validator, ready: oneshot::Sender<Handles>) -> Result<(), NodeError> {
+async fn validate(context: Context, validator: Validator, ready: SyncSender<Started>) -> Result<(), NodeError> {
     let Validator { config, key, addresses, shared, outbox, reserved, mut stop } = validator;
     let validators = addresses.len();
     let namespace = consensus_namespace(&shared.tag);
@@ -112,7 +115,7 @@ async fn validate(context: Context, validator: Validator, ready: oneshot::Sender
     let metrics = context.child("scrape");
     let handles = Handles { marshal: engine.marshal, scrape: Box::new(move || metrics.encode()) };
     // Who waits may have given up; then the stop signal follows.
-    let _ = ready.send(handles);
+    let _ = ready.try_send(Ok(Some(handles)));
     info!(listen = %config.p2p_listen, validators, "validator runs");
 
     tokio::select! {

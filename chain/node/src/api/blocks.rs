@@ -58,7 +58,7 @@ impl Api {
     async fn block_or_404(&self, height: u64) -> Result<Arc<FinalBlock>, ApiError> {
         self.block(Height(height)).await.ok_or_else(|| {
             let message = format!("block {height} is not final here; the last one is {}", self.shared.ledger.height());
-            ApiError::not_found("unknown_block", message)
+            ApiError::not_found("no_such_block", message)
         })
     }
 }

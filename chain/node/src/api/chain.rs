@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Api, error::ApiError};
 
-/// How far a partition is anchored.
+/// How far a partition is anchored; offset 0, anchor zero and log index 0 when it is not.
 pub(super) async fn head(
     State(api): State<Api>,
     Path((stream, partition)): Path<(String, u32)>,
@@ -17,17 +17,16 @@ pub(super) async fn head(
     let tip = api.shared.ledger.tip();
     let Some(entry) = tip.state.stream(&stream) else {
         let message = format!("stream {stream:?} is not registered at height {}", tip.header.height);
-        return Err(ApiError::not_found("unknown_stream", message));
+        return Err(ApiError::not_found("no_such_stream", message));
     };
     let Some(head) = tip.state.head(&stream, Partition(partition)) else {
         let message = format!("stream {stream} has {} partitions, there is no {partition}", entry.definition.partitions);
-        return Err(ApiError::not_found("unknown_partition", message));
+        return Err(ApiError::not_found("no_such_partition", message));
     };
-    let begun = head.anchor != Digest::ZERO;
     Ok(Json(json!({
         "next": head.next,
         "anchor": head.anchor,
-        "log_index": begun.then_some(head.log_index),
+        "log_index": head.log_index,
         "records": head.records,
         "quarantined": head.quarantined,
         "height": tip.header.height,
@@ -41,7 +40,7 @@ pub(super) async fn identity(State(api): State<Api>, Path(id): Path<String>) -> 
     let tip = api.shared.ledger.tip();
     let Some(entry) = tip.state.identity(&id) else {
         let message = format!("identity {id} is not registered at height {}", tip.header.height);
-        return Err(ApiError::not_found("unknown_identity", message));
+        return Err(ApiError::not_found("no_such_identity", message));
     };
     Ok(Json(json!({
         "id": entry.id,

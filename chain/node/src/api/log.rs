@@ -21,6 +21,6 @@ pub(super) struct Ask {
 pub(super) async fn proof(State(api): State<Api>, Query(ask): Query<Ask>) -> Result<Json<Value>, ApiError> {
     let size = ask.size.unwrap_or_else(|| api.shared.ledger.tip().header.log_size.0);
     let proof = api.shared.ledger.prove(LeafIndex(ask.index), TreeSize(size));
-    let proof = proof.map_err(|error| ApiError::not_found("outside", format!("log proof: {error}")))?;
+    let proof = proof.map_err(|error| ApiError::not_found("no_such_leaf", format!("log proof: {error}")))?;
     Ok(Json(json!({ "index": ask.index, "size": size, "leaf": proof.leaf, "path": proof.path })))
 }
