@@ -40,6 +40,8 @@ pub struct QueryConfig {
     pub statement_timeout_ms_max: u64,
     /// The length of a statement's text, in bytes.
     pub statement_bytes_max: usize,
+    /// The length of one message of a Postgres client, in bytes: a statement's text, or the values of its parameters.
+    pub message_bytes_max: usize,
     /// The size of an answer that is gathered in memory ([`crate::Engine::sql`]), in MiB. The Postgres port streams
     /// its answers and has no such limit.
     pub answer_mib_max: u64,
@@ -61,6 +63,7 @@ impl Default for QueryConfig {
             footer_cache_mib: 128,
             statement_timeout_ms_max: 300_000,
             statement_bytes_max: 1_048_576,
+            message_bytes_max: 16_777_216,
             answer_mib_max: 512,
             parallelism: std::thread::available_parallelism().map_or(2, |n| n.get().min(16)),
             batch_rows: 8_192,
@@ -119,6 +122,7 @@ impl QueryConfig {
             1..=86_400_000,
         )?;
         in_range("statement_bytes_max", self.statement_bytes_max, 1_024..=16_777_216)?;
+        in_range("message_bytes_max", self.message_bytes_max, 1_024..=1_073_741_824)?;
         in_range("answer_mib_max", self.answer_mib_max, 1..=1_048_576)?;
         in_range("parallelism", self.parallelism, 1..=256)?;
         in_range("batch_rows", self.batch_rows, 64..=1_048_576)

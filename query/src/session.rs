@@ -252,6 +252,7 @@ impl Session {
         clock: StatementClock,
     ) -> Result<Outcome> {
         let tag = statement.action.tag();
+        tracing::debug!(statement = %statement.text, as_of = ?statement.as_of, "query: statement");
         match &statement.action {
             Action::Read(ast) => {
                 let deadline = self.deadline();

@@ -9,6 +9,7 @@
 //! session is [`crate::session`]'s; this module and its children only translate. There is no password and no TLS, so
 //! the port listens on loopback addresses unless the operator says otherwise.
 
+mod connection;
 mod encode;
 mod errors;
 mod handlers;
@@ -22,9 +23,8 @@ use std::time::{Duration, Instant};
 
 use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::Follower;
-use datafusion_postgres::pgwire::tokio::process_socket;
 use prometheus::Registry;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -53,6 +53,7 @@ pub struct RunningQuery {
     engine: Engine,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<()>>,
+    watch: Option<JoinHandle<()>>,
 }
 
 impl QueryService {
@@ -66,8 +67,17 @@ impl QueryService {
         store: VerifiedStore,
         registry: &Registry,
     ) -> Result<RunningQuery, StartError> {
+        let mut heights = follower.subscribe();
         let engine = Engine::new(config, Arc::new(FollowedChain::new(follower)), store, registry)?;
-        Self::serve(engine).await
+        let mut running = Self::serve(engine.clone()).await?;
+        running.watch = Some(tokio::spawn(async move {
+            // Whoever reads the metrics sees the height move, whether statements run or not.
+            engine.newest();
+            while heights.changed().await.is_ok() {
+                engine.newest();
+            }
+        }));
+        Ok(running)
     }
 
     /// Serves an engine that is already set up, at its configured address.
@@ -89,6 +99,7 @@ impl QueryService {
             engine,
             stop,
             task: Some(task),
+            watch: None,
         })
     }
 }
@@ -118,6 +129,9 @@ impl RunningQuery {
 impl Drop for RunningQuery {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
     }
 }
 
@@ -178,8 +192,11 @@ async fn accept(listener: TcpListener, engine: Engine, mut stopped: watch::Recei
         };
         let handlers = Handlers::new(engine.clone(), Arc::clone(&cancels), full);
         let count = (!full).then(|| engine.metrics().connected());
+        let message_bytes_max = engine.config().message_bytes_max;
         connections.spawn(async move {
-            serve(socket, peer, handlers).await;
+            if let Err(error) = connection::serve(socket, peer, handlers, message_bytes_max).await {
+                tracing::debug!(%error, %peer, "query: a connection ended");
+            }
             drop((permit, count));
         });
     }
@@ -190,11 +207,5 @@ async fn accept(listener: TcpListener, engine: Engine, mut stopped: watch::Recei
     let quick = tokio::time::timeout(STOP_PATIENCE.min(Duration::from_millis(200)), ended).await;
     if quick.is_err() {
         connections.shutdown().await;
-    }
-}
-
-async fn serve(socket: TcpStream, peer: SocketAddr, handlers: Handlers) {
-    if let Err(error) = process_socket(socket, None, Arc::new(handlers)).await {
-        tracing::debug!(%error, %peer, "query: a connection ended");
     }
 }

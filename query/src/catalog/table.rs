@@ -79,11 +79,6 @@ impl StreamColumns {
             bounds: (count, count + 1),
         })
     }
-
-    /// What SQL sees.
-    pub(crate) fn table(&self) -> &SchemaRef {
-        &self.table
-    }
 }
 
 /// The table of one stream at one height.

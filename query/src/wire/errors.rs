@@ -4,6 +4,9 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 
 use crate::error::QueryError;
 
+/// The longest text of an error that is sent; the protocol's frames allow 30,000 bytes in all.
+const TEXT_BYTES_MAX: usize = 4_096;
+
 /// A statement's error: the connection lives on.
 pub(super) fn error(error: QueryError) -> PgWireError {
     report("ERROR", error)
@@ -18,9 +21,18 @@ fn report(severity: &str, error: QueryError) -> PgWireError {
     PgWireError::UserError(Box::new(info(severity, error)))
 }
 
-pub(super) fn info(severity: &str, error: QueryError) -> ErrorInfo {
-    let mut info = ErrorInfo::new(severity.to_owned(), error.state.0.to_owned(), error.message);
-    info.hint = error.hint;
-    info.detail = error.detail;
+fn info(severity: &str, error: QueryError) -> ErrorInfo {
+    let mut info = ErrorInfo::new(severity.to_owned(), error.state.0.to_owned(), shortened(error.message));
+    info.hint = error.hint.map(shortened);
+    info.detail = error.detail.map(shortened);
     info
+}
+
+/// An error may quote the statement, and a statement may be long.
+fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }

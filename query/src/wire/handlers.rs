@@ -10,14 +10,12 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cairn_proof::units::Height;
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
-use datafusion_postgres::pgwire::api::cancel::CancelHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use datafusion_postgres::pgwire::api::results::{FieldInfo, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, PgWireServerHandlers, Type};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
@@ -54,8 +52,8 @@ const REPORTED: [(&str, &str); 9] = [
 /// The handlers of one connection.
 #[derive(Debug)]
 pub(super) struct Handlers {
-    startup: Arc<Startup>,
-    queries: Arc<Queries>,
+    pub(super) startup: Arc<Startup>,
+    pub(super) queries: Arc<Queries>,
 }
 
 impl Handlers {
@@ -67,31 +65,13 @@ impl Handlers {
     }
 }
 
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.queries)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.queries)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.startup)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.startup.cancels)
-    }
-}
-
 /// Runs what a connection asks for, in the connection's session.
 #[derive(Debug)]
-struct Queries;
+pub(super) struct Queries;
 
 /// A prepared statement.
 #[derive(Debug, Clone)]
-struct Prepared {
+pub(super) struct Prepared {
     statement: Arc<Statement>,
     parameters: Arc<Vec<Parameter>>,
     /// The columns of its rows, if it has any.

@@ -1,0 +1,277 @@
+//! One connection: its messages, in order, each no longer than allowed.
+//!
+//! The loop is that of `pgwire::tokio::process_socket` without TLS, over a socket that knows where messages begin and
+//! end: pgwire alone would hold up to 1 GiB of a message before it looks at it. A message that says it is longer than
+//! `message_bytes_max` ends the connection before its body is read.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use datafusion_postgres::pgwire::api::{ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
+use datafusion_postgres::pgwire::messages::response::{GssEncResponse, SslResponse};
+use datafusion_postgres::pgwire::messages::{
+    PgWireBackendMessage, PgWireFrontendMessage, SslNegotiationMetaMessage,
+};
+use datafusion_postgres::pgwire::tokio::server::{PgWireMessageServerCodec, process_error, process_message};
+use futures::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::codec::Framed;
+
+use super::errors;
+use super::handlers::{Handlers, Prepared};
+use crate::error::{QueryError, SqlState};
+
+/// How long a client may take to say who it is.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a message may be before the session has begun.
+const STARTUP_BYTES_MAX: usize = 10_000;
+
+type Socket = Framed<BoundedSocket, PgWireMessageServerCodec<Prepared>>;
+
+/// Serves one client until it leaves.
+pub(super) async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    handlers: Handlers,
+    message_bytes_max: usize,
+) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let bounded = BoundedSocket::new(socket, message_bytes_max);
+    let mut socket = Framed::new(bounded, PgWireMessageServerCodec::new(DefaultClient::new(peer, false)));
+    let patience = tokio::time::sleep(STARTUP_PATIENCE);
+    tokio::pin!(patience);
+    loop {
+        let beginning = is_beginning(&socket);
+        let message = tokio::select! {
+            () = &mut patience, if beginning => return Ok(()),
+            message = socket.next() => message,
+        };
+        match message {
+            None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
+            Some(Err(error)) => return give_up(&mut socket, error.into()).await,
+            Some(Ok(PgWireFrontendMessage::SslNegotiation(asked))) => negotiate(&mut socket, asked).await?,
+            Some(Ok(message)) => answer(&mut socket, message, &handlers).await?,
+        }
+    }
+}
+
+fn is_beginning(socket: &Socket) -> bool {
+    matches!(
+        socket.state(),
+        PgWireConnectionState::AwaitingSslRequest
+            | PgWireConnectionState::AwaitingStartup
+            | PgWireConnectionState::AuthenticationInProgress
+    )
+}
+
+/// Declines encryption; the client may go on without it.
+async fn negotiate(socket: &mut Socket, asked: SslNegotiationMetaMessage) -> io::Result<()> {
+    match asked {
+        SslNegotiationMetaMessage::PostgresSsl(_) => {
+            socket.send(PgWireBackendMessage::SslResponse(SslResponse::Refuse)).await
+        }
+        SslNegotiationMetaMessage::PostgresGss(_) => {
+            socket.send(PgWireBackendMessage::GssEncResponse(GssEncResponse::Refuse)).await
+        }
+        SslNegotiationMetaMessage::None => {
+            socket.set_state(PgWireConnectionState::AwaitingStartup);
+            Ok(())
+        }
+    }
+}
+
+async fn answer(socket: &mut Socket, message: PgWireFrontendMessage, handlers: &Handlers) -> io::Result<()> {
+    let extended = message.is_extended_query();
+    let processed = process_message(
+        message,
+        socket,
+        Arc::clone(&handlers.startup),
+        Arc::clone(&handlers.queries),
+        Arc::clone(&handlers.queries),
+        Arc::new(NoopHandler),
+        Arc::clone(&handlers.startup.cancels),
+    )
+    .await;
+    let Err(error) = processed else {
+        return Ok(());
+    };
+    let error = ErrorInfo::from(error);
+    let last = error.is_fatal();
+    let text = error.message.clone();
+    process_error(socket, PgWireError::UserError(Box::new(error)), extended).await?;
+    if last { Err(io::Error::other(text)) } else { Ok(()) }
+}
+
+/// Tells the client why the connection ends, if it still listens.
+async fn give_up(socket: &mut Socket, error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::InvalidData {
+        let refused = QueryError::limit(SqlState::PROGRAM_LIMIT, error.to_string());
+        process_error(socket, errors::fatal(refused), false).await?;
+    }
+    Err(error)
+}
+
+/// A socket whose peer cannot send a message longer than allowed.
+struct BoundedSocket {
+    socket: TcpStream,
+    frames: Frames,
+}
+
+impl BoundedSocket {
+    fn new(socket: TcpStream, message_bytes_max: usize) -> Self {
+        Self {
+            socket,
+            frames: Frames::new(message_bytes_max),
+        }
+    }
+}
+
+impl AsyncRead for BoundedSocket {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        self.frames.check(&buffer.filled()[before..])?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for BoundedSocket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+/// Follows the lengths of messages in a stream of bytes.
+///
+/// ```text
+/// before the session: length u32 BE (with itself), code u32 BE, body    SSL and GSS requests, cancel, startup
+/// in the session:     type u8, length u32 BE (with itself, without type), body
+/// ```
+struct Frames {
+    most: usize,
+    begun: bool,
+    header: [u8; 8],
+    have: usize,
+    body_left: usize,
+}
+
+impl Frames {
+    /// Requests for encryption, which the startup message still follows (PostgreSQL protocol 3.0, section "Message Formats").
+    const NEGOTIATIONS: [u32; 2] = [80_877_103, 80_877_104];
+
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            begun: false,
+            header: [0; 8],
+            have: 0,
+            body_left: 0,
+        }
+    }
+
+    fn check(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.body_left > 0 {
+                let skipped = self.body_left.min(bytes.len());
+                self.body_left -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let wanted = if self.begun { 5 } else { 8 };
+            let taken = (wanted - self.have).min(bytes.len());
+            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == wanted {
+                self.have = 0;
+                self.body_left = self.begin_message()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that follow the header that is complete now.
+    fn begin_message(&mut self) -> io::Result<usize> {
+        let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
+        let (length, counted, most) = if self.begun {
+            (number(&self.header[1..5]), 4, self.most)
+        } else {
+            let code = number(&self.header[4..8]);
+            self.begun = !Self::NEGOTIATIONS.iter().any(|negotiation| *negotiation as usize == code);
+            (number(&self.header[..4]), 8, STARTUP_BYTES_MAX)
+        };
+        if length > most {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a message of {length} bytes was announced; at most {most} are read"),
+            ));
+        }
+        length.checked_sub(counted).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a message cannot have {length} bytes"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup() -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, 8];
+        bytes.extend(80_877_103_u32.to_be_bytes());
+        bytes.extend([0, 0, 0, 13, 0, 3, 0, 0]);
+        bytes.extend(b"user\0");
+        bytes
+    }
+
+    fn message(kind: u8, length: u32) -> Vec<u8> {
+        let mut bytes = vec![kind];
+        bytes.extend(length.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn lengths_are_followed_however_bytes_are_cut() {
+        let mut stream = startup();
+        for body in [0_u32, 1, 7, 300] {
+            stream.extend(message(b'Q', body + 4));
+            stream.extend(std::iter::repeat_n(0xff, body as usize));
+        }
+        for cut in 1..20 {
+            let mut frames = Frames::new(304);
+            for piece in stream.chunks(cut) {
+                frames.check(piece).unwrap();
+            }
+            assert_eq!((frames.have, frames.body_left), (0, 0), "pieces of {cut}");
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_refused_by_its_header() {
+        let mut frames = Frames::new(100);
+        frames.check(&startup()).unwrap();
+        frames.check(&message(b'Q', 100)).unwrap();
+        frames.check(&[0; 96]).unwrap();
+        let error = frames.check(&message(b'Q', 101)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(Frames::new(100).check(&[0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0]).is_err());
+        assert!(Frames::new(100).check(&[0, 0, 0, 4, 0, 3, 0, 0]).is_err());
+    }
+}

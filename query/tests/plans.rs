@@ -1,0 +1,104 @@
+//! What is planned: files ruled out before they are opened, limits and projections in the scan, counts without a read.
+
+mod common;
+
+use arrow::array::AsArray;
+use cairn_query::Engine;
+
+/// The physical plan of a query, as EXPLAIN shows it.
+async fn plan(engine: &Engine, query: &str) -> String {
+    let answer = engine.sql(&format!("EXPLAIN {query}"), None).await.unwrap();
+    let batch = &answer.batches[0];
+    let kinds = batch.column(0).as_string::<i32>();
+    let plans = batch.column(1).as_string::<i32>();
+    let at = kinds.iter().position(|kind| kind == Some("physical_plan")).unwrap();
+    plans.value(at).to_owned()
+}
+
+fn files(plan: &str) -> usize {
+    plan.matches(".parquet").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_rule_out_files_before_they_are_opened() {
+    let city = common::city().await;
+    let engine = city.engine();
+    for (filter, expected) in [
+        ("true", 4),
+        ("_partition = 0", 2),
+        ("_partition = 1", 1),
+        ("_partition = 3", 0),
+        ("_partition IN (1, 2)", 2),
+        ("_block = 2", 1),
+        ("_block > 2", 3),
+        ("_block = 6", 0),
+        ("_partition = 0 AND _offset >= 3", 1),
+        ("_offset > 100", 0),
+        ("_timestamp > '2026-01-01T00:00:02Z' AND _partition = 0", 1),
+        ("_timestamp >= '2026-01-02T00:00:00Z'", 0),
+        ("_block = 2 AND vehicles > 5", 1),
+        ("(_block = 2 OR vehicles > 5)", 4),
+    ] {
+        let query = format!("SELECT detector FROM traffic.flow WHERE {filter}");
+        let plan = plan(&engine, &query).await;
+        assert_eq!(files(&plan), expected, "{filter}\n{plan}");
+    }
+    assert_eq!(engine.metrics().verified_bytes(), 0, "planning reads nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_on_facts_alone_are_not_evaluated_again() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let exact = plan(&engine, "SELECT detector FROM traffic.flow WHERE _partition = 0 AND _block >= 4").await;
+    assert!(!exact.contains("FilterExec"), "{exact}");
+    let bounded = plan(&engine, "SELECT detector FROM traffic.flow WHERE _partition = 0 AND _offset = 3").await;
+    assert!(bounded.contains("FilterExec: _offset"), "{bounded}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_goes_into_scans_without_quarantine_alone() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let clean = plan(&engine, "SELECT detector FROM traffic.flow WHERE _partition = 0 LIMIT 1").await;
+    assert_eq!(files(&clean), 1, "the first segment has enough rows\n{clean}");
+    assert!(clean.contains("limit=1"), "{clean}");
+    let mixed = plan(&engine, "SELECT detector FROM traffic.flow WHERE _partition = 2 LIMIT 1").await;
+    assert!(mixed.contains("_error"), "{mixed}");
+    let scan = mixed.lines().find(|line| line.contains("DataSourceExec")).unwrap();
+    assert!(!scan.contains("limit="), "{mixed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_and_bounds_without_quarantine_read_nothing() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let query = "SELECT count(*), min(_offset), max(_timestamp), max(_block) FROM traffic.flow WHERE _partition < 2";
+    let counted = plan(&engine, query).await;
+    assert!(!counted.contains("DataSourceExec: file_groups"), "{counted}");
+    engine.sql(query, None).await.unwrap();
+    assert_eq!(engine.metrics().verified_bytes(), 0);
+    let read = plan(&engine, "SELECT count(*) FROM traffic.flow").await;
+    assert!(read.contains("_error"), "with quarantine the rows must be counted\n{read}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_columns_asked_for_are_read() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let plan = plan(&engine, "SELECT vehicles FROM traffic.flow WHERE _partition = 0").await;
+    assert!(plan.contains("projection=[vehicles]"), "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_statement_at_the_same_height_gives_the_same_rows() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let query = "SELECT * FROM traffic.flow ORDER BY _partition, _offset";
+    let first = engine.sql(query, Some(cairn_proof::Height(4))).await.unwrap();
+    for _ in 0..3 {
+        let again = engine.sql(query, Some(cairn_proof::Height(4))).await.unwrap();
+        assert_eq!(again.batches, first.batches);
+        assert_eq!(again.height, cairn_proof::Height(4));
+    }
+}
