@@ -187,6 +187,15 @@ mod tests {
         }
     }
 
+    /// Blocks lie on disk and travel in this form: another one is a change of format.
+    #[test]
+    fn the_encoding_is_the_golden_one() {
+        let golden = include_str!("../tests/golden/block.hex").trim();
+        let block = block(vec![bytes(3, 1), bytes(200, 2)]);
+        assert_eq!(hex::encode(block.encode()), golden);
+        assert_eq!(Block::decode(Bytes::from(hex::decode(golden).unwrap())).unwrap(), block);
+    }
+
     #[test]
     fn the_digest_is_the_headers() {
         let block = block(vec![bytes(10, 1)]);

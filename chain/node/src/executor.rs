@@ -20,7 +20,7 @@ use cairn_proof::{Digest, Height, block::statements_root, genesis::Genesis, head
 
 use crate::{
     block::Block,
-    limits::FINALIZED_STATES_KEPT,
+    limits::{FINALIZED_STATES_KEPT, UNFINALIZED_STATES_MAX},
     signatures::{CheckedBefore, Signatures},
 };
 
@@ -111,8 +111,15 @@ impl Executor {
     /// Keeps an executed block.
     pub(crate) fn keep(&self, executed: Executed) {
         let mut tree = self.tree();
-        if executed.header.height > tree.finalized {
-            tree.blocks.insert(executed.id, executed);
+        let finalized = tree.finalized;
+        if executed.header.height <= finalized {
+            return;
+        }
+        tree.blocks.insert(executed.id, executed);
+        if tree.blocks.len() > UNFINALIZED_STATES_MAX {
+            let pending = tree.blocks.iter().filter(|(_, block)| block.header.height > finalized);
+            let oldest = pending.min_by_key(|(_, block)| block.header.view).map(|(id, _)| *id);
+            oldest.and_then(|id| tree.blocks.remove(&id));
         }
     }
 
@@ -293,7 +300,8 @@ mod tests {
         let chain = chain();
         let good = chain.block(&chain.genesis, 1, vec![chain.city.register_stream(1)]);
         let other = Digest([8; 32]);
-        let changes: Vec<(&str, Box<dyn Fn(&mut Header)>)> = vec![
+        type Change = Box<dyn Fn(&mut Header)>;
+        let changes: Vec<(&str, Change)> = vec![
             ("chain_id", Box::new(|header| header.chain_id = "other".into())),
             ("epoch", Box::new(|header| header.epoch = 1)),
             ("view", Box::new(|header| header.view = 2)),
@@ -349,6 +357,12 @@ mod tests {
         last = chain.extend(&last, 100);
         chain.executor.finalize(last.clone());
         assert!(chain.executor.get(&first).is_none(), "too old");
+        // However long finality is away, what is kept stays within the bound, and the last final block with it.
+        for view in 200..200 + 2 * UNFINALIZED_STATES_MAX as u64 {
+            chain.extend(&last, view);
+        }
+        assert_eq!(chain.executor.tree().blocks.len(), UNFINALIZED_STATES_MAX);
+        assert!(chain.executor.get(&last.id).is_some());
         // What comes late for a final height is not kept.
         chain.executor.keep(fork.clone());
         assert!(chain.executor.get(&fork.id).is_none());

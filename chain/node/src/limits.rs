@@ -18,3 +18,6 @@ pub(crate) const SPECULATION_BLOCKS_MAX: u64 = 256;
 
 /// Finalized blocks whose state stays in memory, for blocks that were proposed on them just before.
 pub(crate) const FINALIZED_STATES_KEPT: u64 = 16;
+
+/// Executed blocks that are kept beside the finalized ones. Those dropped are executed again when they are needed.
+pub(crate) const UNFINALIZED_STATES_MAX: usize = 512;

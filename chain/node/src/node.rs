@@ -127,7 +127,6 @@ impl RunningNode {
     }
 
     /// Something that can stop the validator from elsewhere, such as a signal handler.
-    #[must_use]
     pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static + use<> {
         let stop = self.stop.clone();
         move || {

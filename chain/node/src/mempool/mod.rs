@@ -17,7 +17,6 @@ mod refusals;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,6 +34,9 @@ use refusals::Refusals;
 
 /// Passes over the pool when it is rebuilt: statements of one signer may need those of another.
 const REBUILD_PASSES: usize = 3;
+
+/// At most one in so many statements (and bytes) of the pool is parked.
+const PARKED_SHARE: usize = 8;
 
 /// A statement's place in the pool.
 type Key = (IdentityId, Sequence);
@@ -68,8 +70,10 @@ pub(crate) struct Mempool {
 struct Inner {
     entries: BTreeMap<Key, Entry>,
     ids: HashMap<Digest, Key>,
-    signers: HashMap<IdentityId, usize>,
+    signers: BTreeMap<IdentityId, usize>,
     bytes: usize,
+    /// Of the entries: how many are parked, and their bytes.
+    parked: (usize, usize),
     /// State after the last finalized block, and the height of the next.
     base: State,
     next: Height,
@@ -99,10 +103,13 @@ impl Inner {
         self.bytes += entry.statement.len();
         *self.signers.entry(key.0).or_default() += 1;
         self.ids.insert(entry.id, key);
+        let parked = entry.parked.is_some();
+        self.count_parked(parked, entry.statement.len());
         self.entries.insert(key, entry);
     }
 
     fn remove(&mut self, key: &Key) {
+        self.set_parked(key, None);
         let Some(entry) = self.entries.remove(key) else { return };
         self.bytes -= entry.statement.len();
         self.ids.remove(&entry.id);
@@ -113,6 +120,28 @@ impl Inner {
             }
         }
     }
+
+    fn count_parked(&mut self, parked: bool, bytes: usize) {
+        if parked {
+            self.parked = (self.parked.0 + 1, self.parked.1 + bytes);
+        }
+    }
+
+    fn set_parked(&mut self, key: &Key, parked: Option<Refusal>) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (before, after, bytes) = (entry.parked.is_some(), parked.is_some(), entry.statement.len());
+        entry.parked = parked;
+        if before {
+            self.parked = (self.parked.0 - 1, self.parked.1 - bytes);
+        }
+        self.count_parked(after, bytes);
+    }
+
+    /// The statements of `signer` that `state` does not hold, in order.
+    fn after<'a>(&'a self, state: &State, signer: &IdentityId) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let first = (*signer, state.sequence(signer).next());
+        self.entries.range(first..=(*signer, Sequence(u64::MAX))).map(|(_, entry)| entry)
+    }
 }
 
 impl Mempool {
@@ -121,8 +150,9 @@ impl Mempool {
         let inner = Inner {
             entries: BTreeMap::new(),
             ids: HashMap::new(),
-            signers: HashMap::new(),
+            signers: BTreeMap::new(),
             bytes: 0,
+            parked: (0, 0),
             base: state.clone(),
             next: Height(1),
             ready: state,
@@ -166,6 +196,14 @@ impl Mempool {
             return Err(Admission::Full);
         }
         Ok(())
+    }
+
+    /// Whether one more statement may be parked: nobody's signature need be behind it, so that a faulty validator must
+    /// not be able to fill the pool this way.
+    fn room_for_parked(&self, inner: &Inner, bytes: usize) -> bool {
+        let (count, parked_bytes) = inner.parked;
+        count < (self.config.statements_max / PARKED_SHARE).max(1)
+            && parked_bytes + bytes <= self.config.bytes_max / PARKED_SHARE
     }
 
     /// Takes in a statement that was handed to this validator.
@@ -222,6 +260,9 @@ impl Mempool {
                 Some(refusal)
             }
         };
+        if parked.is_some() && !self.room_for_parked(&inner, statement.len()) {
+            return "full";
+        }
         let outcome = if parked.is_none() { "pooled" } else { "parked" };
         inner.refused.remove(&id);
         inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked });
@@ -233,26 +274,22 @@ impl Mempool {
     /// Whether a statement waits that applies and that `state` does not hold.
     pub(crate) fn has_ready(&self, state: &State) -> bool {
         let inner = self.lock();
-        inner.entries.iter().any(|((signer, sequence), entry)| {
-            entry.parked.is_none() && *sequence > state.sequence(signer)
-        })
+        inner.signers.keys().any(|signer| inner.after(state, signer).any(|entry| entry.parked.is_none()))
     }
 
     /// Statements that `state` does not hold, in (signer, sequence) order from a signer that `turn` picks, so that
     /// under load no signer is always first. Somewhat more than `bounds` allow, since not all of them will apply.
     pub(crate) fn candidates(&self, state: &State, turn: &Digest, bounds: (usize, usize)) -> Vec<Bytes> {
         let inner = self.lock();
-        let start = (IdentityId(*turn), Sequence(0));
-        let from = inner.entries.range((Bound::Included(start), Bound::Unbounded));
+        let turn = IdentityId(*turn);
+        let signers = inner.signers.range(turn..).chain(inner.signers.range(..turn));
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        for ((signer, sequence), entry) in from.chain(inner.entries.range(..start)) {
+        for entry in signers.flat_map(|(signer, _)| inner.after(state, signer)) {
             if taken.len() >= bounds.0.saturating_mul(2) || bytes >= bounds.1.saturating_mul(2) {
                 break;
             }
-            if *sequence > state.sequence(signer) {
-                bytes += entry.statement.len();
-                taken.push(entry.statement.clone());
-            }
+            bytes += entry.statement.len();
+            taken.push(entry.statement.clone());
         }
         taken
     }
@@ -293,17 +330,15 @@ impl Mempool {
             }
         }
         for key in rebuild.applied {
-            if let Some(entry) = inner.entries.get_mut(&key) {
-                entry.parked = None;
-            }
+            inner.set_parked(&key, None);
         }
         let mut refused = rebuild.refused;
         for (key, refusal) in rebuild.parked {
-            let Some(entry) = inner.entries.get_mut(&key) else { continue };
+            let Some(entry) = inner.entries.get(&key) else { continue };
             if now_ms.saturating_sub(entry.received_ms) >= self.config.parked_ms_max {
                 refused.push((key, entry.id, refusal));
             } else {
-                entry.parked = Some(refusal);
+                inner.set_parked(&key, Some(refusal));
             }
         }
         for key in rebuild.gone.iter().chain(refused.iter().map(|(key, ..)| key)) {

@@ -161,7 +161,7 @@ fn what_arrives_too_early_is_parked_and_applies_later() {
     assert!(pool.pool.contains(&second_id));
     assert!(!pool.pool.has_ready(&pool.state), "a parked statement alone is no reason to propose");
     assert_eq!(pool.receive(&first), "pooled");
-    assert!(pool.finalize(&[first.clone()], 1).is_empty());
+    assert!(pool.finalize(std::slice::from_ref(&first), 1).is_empty());
     assert_eq!(pool.receive(&first), "final");
     assert!(pool.pool.has_ready(&pool.state));
     assert_eq!(pool.candidates(AMPLE), [second]);
@@ -193,6 +193,21 @@ fn a_parked_statement_is_given_up_after_a_time() {
 }
 
 #[test]
+fn parked_statements_cannot_fill_the_pool() {
+    let mut pool = Pool::new(|config| config.statements_max = 16);
+    // Signed by nobody whom the chain knows: the signatures cannot be checked.
+    let strangers: Vec<Vec<u8>> =
+        (0..3).map(|at| pool.city.anchor(50 + at, 1, u32::from(at), 0, Digest::ZERO).0).collect();
+    assert_eq!(strangers.iter().map(|one| pool.receive(one)).collect::<Vec<_>>(), ["parked", "parked", "full"]);
+    for at in 0..14 {
+        pool.pooled(&pool.city.anchor(INGEST, 1 + u64::from(at), at, 0, Digest::ZERO).0);
+    }
+    assert!(pool.finalize(&[], 60_000).iter().all(|(_, refusal)| refusal.code == RefusalCode::UnknownIdentity));
+    assert_eq!(pool.pool.size().0, 14);
+    assert_eq!(pool.receive(&strangers[2]), "parked", "room again");
+}
+
+#[test]
 fn a_rival_is_refused_only_once_the_other_is_final() {
     let mut pool = Pool::new(|_| ());
     let (ours, _) = pool.city.anchor(INGEST, 1, 0, 0, Digest::ZERO);
@@ -201,7 +216,7 @@ fn a_rival_is_refused_only_once_the_other_is_final() {
     // Another validator may have pooled the rival first: it may yet become final instead.
     assert_eq!(pool.receive(&rival), "parked");
     assert!(pool.finalize(&[], 1).is_empty());
-    let refused = pool.finalize(&[ours.clone()], 2);
+    let refused = pool.finalize(std::slice::from_ref(&ours), 2);
     assert_eq!((refused[0].0, refused[0].1.code), (rival_id, RefusalCode::Overlap));
     assert_eq!(pool.pool.refusal(&rival_id).unwrap().code, RefusalCode::Overlap);
     assert_eq!(pool.receive(&rival), "refused");
