@@ -24,7 +24,7 @@ use crate::init::{InitArgs, init};
 use crate::output::{Format, Table};
 use crate::publish::{definition_of, rate};
 use crate::roles::{CHAIN_PATIENCE, follow, secret_store, segment_store, stop_signal};
-use crate::simulate::CityPublisher;
+use crate::simulate::{CityPublisher, now_ms};
 use crate::sql::query;
 use crate::status::gather;
 use crate::up::Network;
@@ -128,7 +128,7 @@ async fn publish(args: &DemoArgs, config: &Config, follower: &Follower) -> Resul
     let streams =
         CityStream::ALL.iter().map(|stream| definition_of(follower, stream.name())).collect::<Result<Vec<_>>>()?;
     let mut publisher = CityPublisher::new(&config.kafka(), &streams)?;
-    let mut city = City::new(&CityConfig::default())?;
+    let mut city = City::new(&CityConfig { start_ms: now_ms(), ..CityConfig::default() })?;
     let options = Drive {
         rate: Some(args.rate),
         run_for: Some(Duration::from_secs(args.seconds)),

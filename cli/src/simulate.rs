@@ -98,7 +98,7 @@ pub(crate) async fn simulate(args: &SimulateArgs) -> Result<()> {
         meters: args.meters,
         incidents_per_day: args.incidents_per_day,
         bad_share: args.bad_share,
-        ..CityConfig::default()
+        start_ms: now_ms(),
     })?;
     let options = Drive {
         rate: Some(args.rate),
@@ -112,6 +112,11 @@ pub(crate) async fn simulate(args: &SimulateArgs) -> Result<()> {
         crate::say!("{line}")?;
     }
     crate::say!("{sent} records acknowledged by {}", config.kafka.brokers)
+}
+
+/// The present: a city that begins now says something else in each run.
+pub(crate) fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 /// One line a stream.

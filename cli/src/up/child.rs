@@ -100,8 +100,9 @@ impl Child {
 
     /// Waits until the role serves.
     pub(super) async fn ready(&mut self) -> Result<()> {
-        match tokio::time::timeout(READY_PATIENCE, self.ready.wait_for(|ready| *ready)).await {
-            Ok(Ok(_)) => Ok(()),
+        let serving = async { self.ready.wait_for(|ready| *ready).await.map(drop) };
+        match tokio::time::timeout(READY_PATIENCE, serving).await {
+            Ok(Ok(())) => Ok(()),
             // The reason is on its way to the report.
             Ok(Err(_)) => std::future::pending().await,
             Err(_) => bail!("{} did not serve within {} s; see its log", self.name, READY_PATIENCE.as_secs()),
@@ -139,10 +140,12 @@ async fn supervise(spec: &ChildSpec, mut stopping: watch::Receiver<bool>, ready:
             }
             std::future::pending::<()>().await;
         };
+        // The guard that a watch hands out must not live on in the arm that waits.
+        let told = async { stopping.wait_for(|stop| *stop).await.map(drop) };
         let status = tokio::select! {
             status = process.wait() => status.context("waiting for the role")?,
             () = reader => unreachable_pause().await,
-            _ = stopping.wait_for(|stop| *stop) => {
+            _ = told => {
                 drop(input);
                 process.wait().await.context("waiting for the role")?;
                 return Ok(());
