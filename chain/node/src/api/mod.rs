@@ -29,7 +29,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::to_bytes,
     extract::{Request, State},
+    http::header::CONTENT_TYPE,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -47,6 +49,9 @@ use listener::Bounded;
 
 /// How long open requests may take to end after a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Bytes of an explanation by the framework.
+const EXPLANATION_BYTES_MAX: usize = 4_096;
 
 /// The consensus library's metrics as text.
 type Scrape = Box<dyn Fn() -> String + Send + Sync>;
@@ -136,9 +141,21 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
     ];
     let path = request.uri().path();
     let route = ROUTES.into_iter().find(|route| path.starts_with(route)).unwrap_or("other");
-    let response = next.run(request).await;
+    let response = explain(next.run(request).await).await;
     api.shared.metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
-    response.into_response()
+    response
+}
+
+/// Gives the framework's own refusals (a parameter that does not parse, a wrong method) the form of all others.
+async fn explain(response: Response) -> Response {
+    let status = response.status();
+    let json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if json || !status.is_client_error() {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), EXPLANATION_BYTES_MAX).await.unwrap_or_default();
+    let text = if text.is_empty() { status.to_string() } else { String::from_utf8_lossy(&text).into_owned() };
+    ApiError::new(status, "bad_request", text).into_response()
 }
 
 /// Serves until it is told to stop. It has a runtime of its own, so that nobody else's work delays it.
