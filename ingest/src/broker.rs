@@ -17,7 +17,7 @@
 //! queries that share the process.
 //!
 //! It does not: replicate, authenticate, delete by retention (topics made by [`crate::topics::ensure_topics`] set no
-//! cleanup policy, which is what tansu deletes by).
+//! cleanup policy, which is what tansu deletes by). What tansu does not implement, such as DeleteRecords, ends it.
 
 use std::fmt;
 use std::io::ErrorKind as IoErrorKind;

@@ -230,7 +230,7 @@ async fn probe(kafka: KafkaConfig, every: Duration, progress: Arc<Progress>, met
         let client: Option<Prober> = prober.take();
         let kafka = kafka.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            let client = client.map_or_else(|| Prober::connect(&kafka), Ok)?;
+            let mut client = client.map_or_else(|| Prober::connect(&kafka), Ok)?;
             let ends = client.ends(&topics)?;
             Ok::<_, Error>((client, ends))
         });

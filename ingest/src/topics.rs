@@ -1,6 +1,7 @@
 //! Topics: made when missing, refused when they do not fit, and their end offsets.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use cairn_proof::units::{Offset, Partition};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -13,6 +14,9 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::error::{Error, Result};
 use crate::kafka::{KafkaConfig, Quiet, REQUEST_PATIENCE, kafka_error};
+
+/// How often a topic's number of partitions is looked at again.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 /// A topic as a stream's definition wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,21 +133,57 @@ pub async fn probe(kafka: &KafkaConfig, topics: &[TopicSpec]) -> Result<BTreeMap
 pub(crate) struct Prober {
     client: BaseConsumer<Quiet>,
     brokers: String,
+    /// How many partitions each topic has, and when that was asked.
+    known: BTreeMap<String, (u32, Instant)>,
 }
 
 impl Prober {
     pub(crate) fn connect(kafka: &KafkaConfig) -> Result<Self> {
-        Ok(Self { client: client(kafka)?, brokers: kafka.brokers.clone() })
+        Ok(Self { client: client(kafka)?, brokers: kafka.brokers.clone(), known: BTreeMap::new() })
     }
 
-    /// Asks for all partitions at once; blocks.
-    pub(crate) fn ends(&self, topics: &[TopicSpec]) -> Result<BTreeMap<(String, Partition), Ends>> {
-        let starts = self.ask(topics, KafkaOffset::Beginning)?;
-        let mut ends = self.ask(topics, KafkaOffset::End)?;
+    /// Asks for all partitions at once; blocks. Topics and partitions that do not exist are left out.
+    pub(crate) fn ends(&mut self, topics: &[TopicSpec]) -> Result<BTreeMap<(String, Partition), Ends>> {
+        let mut existing = Vec::with_capacity(topics.len());
+        for spec in topics {
+            let partitions = self.partitions(spec)?.min(spec.partitions);
+            if partitions > 0 {
+                existing.push(TopicSpec { topic: spec.topic.clone(), partitions });
+            }
+        }
+        if existing.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let starts = self.ask(&existing, KafkaOffset::Beginning)?;
+        let mut ends = self.ask(&existing, KafkaOffset::End)?;
         Ok(starts
             .into_iter()
             .filter_map(|(place, start)| ends.remove(&place).map(|end| (place, Ends { start, end })))
             .collect())
+    }
+
+    fn partitions(&mut self, spec: &TopicSpec) -> Result<u32> {
+        if let Some((count, _)) = self.known.get(&spec.topic).filter(|(_, asked)| asked.elapsed() < REFRESH_EVERY) {
+            return Ok(*count);
+        }
+        let metadata = self
+            .client
+            .fetch_metadata(Some(&spec.topic), REQUEST_PATIENCE)
+            .map_err(|error| kafka_error(&format!("asking for the topic {}", spec.topic), &self.brokers, &error))?;
+        let found = metadata.topics().iter().find(|topic| topic.name() == spec.topic);
+        let count = found.map_or(0, |topic| u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX));
+        if count > spec.partitions {
+            tracing::error!(
+                topic = spec.topic,
+                found = count,
+                expected = spec.partitions,
+                "the topic has more partitions than its stream: what is in the others is not anchored"
+            );
+        }
+        if count > 0 {
+            self.known.insert(spec.topic.clone(), (count, Instant::now()));
+        }
+        Ok(count)
     }
 
     fn ask(&self, topics: &[TopicSpec], what: KafkaOffset) -> Result<BTreeMap<(String, Partition), Offset>> {

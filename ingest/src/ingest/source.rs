@@ -153,7 +153,7 @@ pub(super) fn append(message: &BorrowedMessage<'_>, batch: &mut RawBatchBuilder)
 ///
 /// rdkafka panics on a header whose name is not UTF-8, and offers no other way to it; such a panic is caught here.
 /// The decoder quarantines records with the marker, so that the loss shows.
-fn readable_headers<H: Headers>(headers: &H) -> Vec<(&str, Option<&[u8]>)> {
+pub(super) fn readable_headers<H: Headers>(headers: &H) -> Vec<(&str, Option<&[u8]>)> {
     let count = headers.count();
     let mut readable = Vec::with_capacity(count.min(HEADERS_MAX));
     for at in 0..count {

@@ -176,14 +176,7 @@ impl Running {
             self.worker.progress.follow(stream, start.partition, start.next);
             self.worker.metrics.anchored(stream.name(), start.partition, start.next);
         }
-        let queues = match self.by_place.get(&(topic.clone(), 0)) {
-            Some(id) => Err(Error::input(format!(
-                "the topic {topic} is read for the stream {} already, and one worker reads a topic once",
-                self.slots[id.0].stream.name()
-            ))),
-            None => self.worker.source.assign(topic, starts, &self.thread),
-        };
-        let queues = match queues {
+        let queues = match self.worker.source.assign(topic, starts, &self.thread) {
             Ok(queues) => queues,
             Err(error) => {
                 for start in starts {
