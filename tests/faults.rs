@@ -1,4 +1,5 @@
 //! Validators that die, a whole network that is killed, and storage that lies: nothing wrong is ever said.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
 
 mod common;
 

@@ -66,6 +66,8 @@ pub enum StatementError {
 }
 
 impl StatementError {
+    // By value, so that a caller writes a number or a text as it is.
+    #[allow(clippy::needless_pass_by_value)]
     fn field(field: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {
         let found: String = found.to_string().chars().take(120).collect();
         Self::Field { field, expected: expected.into(), found }

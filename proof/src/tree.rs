@@ -423,7 +423,7 @@ impl Log {
             let nodes = &mut self.levels[level];
             nodes.push(carry);
             match nodes.as_slice() {
-                [.., left, right] if nodes.len() % 2 == 0 => carry = node_hash(left, right),
+                [.., left, right] if nodes.len().is_multiple_of(2) => carry = node_hash(left, right),
                 _ => break,
             }
         }

@@ -88,7 +88,6 @@ impl Follower {
     }
 
     /// The ledger, locked for reading. Hold it for short: the follower cannot extend it meanwhile.
-    #[must_use]
     pub fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
         self.shared.ledger.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -74,7 +74,7 @@ pub fn execute(
     expect.same("epoch", &parent.epoch, &header.epoch)?;
     expect.same("validators hash", &parent.validators_hash, &header.validators_hash)?;
     if header.timestamp_ms <= parent.timestamp_ms {
-        return Err(expect.other("timestamp", format!("more than {}", parent.timestamp_ms), header.timestamp_ms));
+        return Err(expect.other("timestamp", &format!("more than {}", parent.timestamp_ms), &header.timestamp_ms));
     }
     let mut state = state.clone();
     let mut applied = Vec::with_capacity(block.statements.len());
@@ -102,7 +102,7 @@ impl Expect {
         if expected == found { Ok(()) } else { Err(self.other(field, expected, found)) }
     }
 
-    fn other(&self, field: &'static str, expected: impl ToString, found: impl ToString) -> TransitionError {
+    fn other(&self, field: &'static str, expected: &impl ToString, found: &impl ToString) -> TransitionError {
         let (expected, found) = (expected.to_string(), found.to_string());
         TransitionError::Header { height: self.height, field, expected, found }
     }
