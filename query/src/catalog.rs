@@ -5,6 +5,7 @@
 
 pub(crate) mod facts;
 pub(crate) mod quarantine;
+mod reader;
 pub(crate) mod segments;
 pub(crate) mod system;
 pub(crate) mod table;

@@ -28,11 +28,13 @@ use prometheus::Registry;
 use crate::catalog::{CATALOG, ColumnsCache, DEFAULT_SCHEMA, HeightCatalog};
 use crate::config::{ConfigError, QueryConfig};
 use crate::error::{QueryError, Result};
+use crate::executor::Executor;
 use crate::metrics::QueryMetrics;
 use crate::runtime;
 use crate::session::Session;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::statement::StatementParser;
+use crate::structs::MaskNullRecords;
 
 /// How many heights' catalogues are kept for statements that come back to them.
 const CATALOGS_KEPT: usize = 8;
@@ -46,6 +48,9 @@ pub enum StartError {
     /// Metrics of the same names are registered already.
     #[error("the query role's metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The threads of statements could not be started.
+    #[error("query: the threads of statements cannot be started: {0}")]
+    Threads(std::io::Error),
     /// DataFusion could not be set up.
     #[error("the query engine cannot be set up: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
@@ -90,6 +95,7 @@ struct Inner {
     source: Arc<dyn SnapshotSource>,
     store: VerifiedStore,
     runtime: Arc<RuntimeEnv>,
+    executor: Executor,
     base: SessionContext,
     static_tables: Arc<PgCatalogStaticTables>,
     parser: StatementParser,
@@ -124,6 +130,7 @@ impl Engine {
         config.check()?;
         let metrics = QueryMetrics::register(registry)?;
         let runtime = runtime::runtime(&config, store.clone())?;
+        let executor = Executor::new(config.parallelism).map_err(StartError::Threads)?;
         let base = base_context(&config, &runtime)?;
         let static_tables = Arc::new(PgCatalogStaticTables::try_new()?);
         Ok(Self {
@@ -133,6 +140,7 @@ impl Engine {
                 source,
                 store,
                 runtime,
+                executor,
                 base,
                 static_tables,
                 columns: Arc::default(),
@@ -184,6 +192,10 @@ impl Engine {
 
     pub(crate) fn parser(&self) -> &StatementParser {
         &self.inner.parser
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.inner.executor
     }
 
     pub(crate) fn store(&self) -> &VerifiedStore {
@@ -267,6 +279,7 @@ fn base_context(config: &QueryConfig, runtime: &Arc<RuntimeEnv>) -> Result<Sessi
         .build();
     let context = SessionContext::new_with_state(state);
     context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()) as Arc<dyn CatalogProvider>);
+    context.add_analyzer_rule(Arc::new(MaskNullRecords::new()));
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
     Ok(context)
 }

@@ -23,6 +23,7 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+mod executor;
 mod follower;
 mod functions;
 mod metrics;
@@ -32,6 +33,7 @@ mod session;
 mod settings;
 mod snapshot;
 mod statement;
+mod structs;
 mod wire;
 
 pub use config::{ConfigError, QueryConfig};

@@ -19,24 +19,29 @@ use datafusion::common::ParamValues;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use crate::catalog::HeightCatalog;
 use crate::classify::classify;
 use crate::clock::StatementClock;
 use crate::engine::{Answer, Engine};
-use crate::error::{QueryError, Result, SqlState};
+use crate::error::{QueryError, QueryErrorKind, Result, SqlState};
+use crate::executor::{Guard, Running, guarded, panic_text};
 use crate::functions::CairnHeight;
 use crate::pg_catalog::SessionCatalogs;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
 
+/// How many batches a statement may be ahead of its reader.
+const BATCHES_AHEAD: usize = 2;
 /// The most cursors a session may hold open.
 const CURSORS_MAX: usize = 64;
 
@@ -338,8 +343,8 @@ impl Session {
         let catalog = self.current.get();
         let state = self.context.state();
         let statement = EngineStatement::Statement(Box::new(ast.clone()));
-        let plan = deadline
-            .guard(state.statement_to_plan(statement))
+        let plan = self
+            .in_time(deadline, async move { state.statement_to_plan(statement).await })
             .await?
             .map_err(|error| classify(&error, &catalog))?;
         SQLOptions::new()
@@ -357,7 +362,7 @@ impl Session {
     }
 
     /// An error of the engine, said with the names at the session's height.
-    pub(crate) fn classified(&self, error: &datafusion::error::DataFusionError) -> QueryError {
+    pub(crate) fn classified(&self, error: &DataFusionError) -> QueryError {
         classify(error, &self.current.get())
     }
 
@@ -382,29 +387,51 @@ impl Session {
         };
         let of_chain = reads_the_chain(&plan);
         let state = self.context.state();
-        let physical = deadline.guard(state.create_physical_plan(&plan)).await?.map_err(failed)?;
+        let context = state.task_ctx();
+        let guard = Guard::new(deadline.at);
+        let guarding = Arc::clone(&guard);
+        let physical = self
+            .in_time(deadline, async move {
+                let physical = state.create_physical_plan(&plan).await?;
+                guarded(physical, &guarding)
+            })
+            .await?
+            .map_err(failed)?;
         let schema = physical.schema();
-        let stream = execute_stream(physical, state.task_ctx()).map_err(failed)?;
+        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+        let task = self.engine.executor().spawn(async move {
+            match execute_stream(physical, context) {
+                Ok(batches) => forward(batches, &sender).await,
+                Err(error) => drop(sender.send(Err(error)).await),
+            }
+        });
+        let running = RunningStatement {
+            receiver,
+            task: task.ok_or_else(going_down)?,
+            guard,
+            deadline,
+            catalog,
+            clock,
+        };
         let metrics = self.engine.metrics().clone();
-        let state = Some((stream, clock, catalog));
-        let stream = futures::stream::unfold(state, move |state| {
+        let stream = futures::stream::unfold(Some(running), move |running| {
             let metrics = metrics.clone();
             async move {
-                let (mut stream, clock, catalog) = state?;
-                let next = match deadline.guard(stream.next()).await {
-                    Ok(Some(Ok(batch))) => {
+                let mut running = running?;
+                match running.next().await {
+                    Some(Ok(batch)) => {
                         metrics.rows_handed_out(batch.num_rows());
-                        return Some((Ok(batch), Some((stream, clock, catalog))));
+                        Some((Ok(batch), Some(running)))
                     }
-                    Ok(None) => {
-                        clock.stop(Ok(()));
-                        return None;
+                    Some(Err(error)) => {
+                        running.clock.stop(Err(error.kind));
+                        Some((Err(error), None))
                     }
-                    Ok(Some(Err(error))) => classify(&error, &catalog),
-                    Err(late) => late,
-                };
-                clock.stop(Err(next.kind));
-                Some((Err(next), None))
+                    None => {
+                        running.clock.stop(Ok(()));
+                        None
+                    }
+                }
             }
         });
         Ok(Rows {
@@ -413,6 +440,18 @@ impl Session {
             height: planned.height,
             of_chain,
         })
+    }
+
+    /// Runs work on the statements' own threads, within the statement's time.
+    async fn in_time<F>(&self, deadline: Deadline, work: F) -> Result<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let mut running = self.engine.executor().spawn(work).ok_or_else(going_down)?;
+        deadline
+            .guard(running.finished())
+            .await?
+            .map_err(|error| QueryError::internal(panic_text(error)))
     }
 
     fn show(&self, name: &str, clock: StatementClock) -> Result<Rows> {
@@ -484,6 +523,66 @@ impl Session {
     }
 }
 
+/// Hands batches on until they end, fail, or nobody wants them.
+async fn forward(mut batches: SendableRecordBatchStream, sender: &mpsc::Sender<Batch>) {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            batch = batches.next() => batch,
+        };
+        let Some(batch) = batch else { return };
+        let last = batch.is_err();
+        if sender.send(batch).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+type Batch = datafusion::error::Result<RecordBatch>;
+
+/// A statement whose batches come from the threads of statements. Dropping it stops them.
+struct RunningStatement {
+    receiver: mpsc::Receiver<Batch>,
+    task: Running<()>,
+    guard: Arc<Guard>,
+    deadline: Deadline,
+    catalog: Arc<HeightCatalog>,
+    clock: StatementClock,
+}
+
+impl RunningStatement {
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        match self.deadline.guard(self.receiver.recv()).await {
+            Ok(Some(Ok(batch))) => Some(Ok(batch)),
+            Ok(Some(Err(error))) => Some(Err(self.failure(&error))),
+            Ok(None) => match self.task.finished().await {
+                Ok(()) => None,
+                Err(error) => Some(Err(QueryError::internal(panic_text(error)))),
+            },
+            Err(late) => Some(Err(late)),
+        }
+    }
+
+    fn failure(&self, error: &DataFusionError) -> QueryError {
+        // A guard that ran out just before our own clock did.
+        if self.deadline.is_over() {
+            return QueryError::timed_out(self.deadline.limit);
+        }
+        classify(error, &self.catalog)
+    }
+}
+
+impl Drop for RunningStatement {
+    fn drop(&mut self) {
+        self.guard.stop();
+    }
+}
+
+fn going_down() -> QueryError {
+    QueryError::new(QueryErrorKind::Unavailable, SqlState::NOT_READY, "the query engine is shutting down")
+}
+
 fn no_cursor(name: &str) -> QueryError {
     QueryError::statement(SqlState::UNDEFINED_CURSOR, format!("cursor \"{name}\" does not exist"))
         .with_hint("DECLARE it first; cursors close at the end of a transaction")
@@ -497,6 +596,10 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
     pub(crate) async fn guard<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         timeout_at(self.at.into(), work)
             .await

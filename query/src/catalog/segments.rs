@@ -17,7 +17,6 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -27,6 +26,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::facts::{record_offsets, signed, valid_records};
+use super::reader::SegmentReaders;
 use crate::runtime::store_url;
 
 /// How many column statistics one scan attaches to its files; beyond it planning would cost more than they save.
@@ -77,7 +77,7 @@ impl SegmentScan<'_> {
         };
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, footers)));
+            .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store, footers)));
         if let Some(hint) = parquet.metadata_size_hint {
             source = source.with_metadata_size_hint(hint);
         }

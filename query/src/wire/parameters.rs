@@ -1,11 +1,13 @@
 //! The parameters of a prepared statement: which types they have, and their values.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::ParamValues;
+use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::common::{DFSchema, ParamValues};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion_postgres::arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
 use datafusion_postgres::arrow_pg::datatypes::{PG_OID_ALIAS_KEY, into_pg_type, pg_type_for_alias_kind};
 use datafusion_postgres::pgwire::api::Type;
@@ -48,8 +50,12 @@ fn hints(plan: &LogicalPlan) -> (HashMap<String, DataType>, HashMap<String, Type
     let mut casts = HashMap::new();
     let mut aliases = HashMap::new();
     let _ = plan.apply_with_subqueries(|node| {
+        let inputs = merge_schema(&node.inputs());
         for expression in node.expressions() {
             let _ = expression.apply(|expression| {
+                if let Some((id, list)) = any_of(expression, &inputs) {
+                    casts.insert(id, list);
+                }
                 if let Expr::Cast(cast) = expression
                     && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
                 {
@@ -68,6 +74,20 @@ fn hints(plan: &LogicalPlan) -> (HashMap<String, DataType>, HashMap<String, Type
         Ok(TreeNodeRecursion::Continue)
     });
     (casts, aliases)
+}
+
+/// `value = ANY ($1)` is `array_has($1, value)` by now: the parameter is a list of such values.
+fn any_of(expression: &Expr, inputs: &DFSchema) -> Option<(String, DataType)> {
+    let Expr::ScalarFunction(call) = expression else {
+        return None;
+    };
+    match (call.name(), call.args.as_slice()) {
+        ("array_has", [Expr::Placeholder(list), value]) => {
+            let item = value.get_type(inputs).ok()?;
+            Some((list.id.clone(), DataType::List(Arc::new(Field::new_list_field(item, true)))))
+        }
+        _ => None,
+    }
 }
 
 /// The values that a client bound.
