@@ -1,0 +1,209 @@
+//! Every encoded form against its golden file, and each against truncation and appended bytes.
+//!
+//! The files in `golden/` are hexadecimal text, 32 bytes a line. A changed file is a change of format: it needs a new
+//! mark or content type and a sentence in `docs/formats.md`. `CAIRN_WRITE_GOLDEN=1` writes them anew. `receipt.json`
+//! and `genesis.json` are a second, older chain, held by the tests of the receipt module.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
+
+mod bodies;
+mod vectors;
+
+use std::path::{Path, PathBuf};
+
+use cairn_proof::block::SignedBlock;
+use cairn_proof::certificate::{CertificateError, Finalization};
+use cairn_proof::digest::sha256;
+use cairn_proof::genesis::{Genesis, validators_hash};
+use cairn_proof::identity::PublicKey;
+use cairn_proof::receipt::Receipt;
+use cairn_proof::record::RecordHasher;
+use cairn_proof::statement::SignedStatement;
+use cairn_proof::tree;
+use cairn_proof::{LeafIndex, TreeSize};
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn as_hex(bytes: &[u8]) -> String {
+    bytes.chunks(32).map(|line| hex::encode(line) + "\n").collect()
+}
+
+/// The bytes of a golden form.
+fn golden(name: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(path(&format!("{name}.hex"))).unwrap();
+    hex::decode(text.split_whitespace().collect::<String>()).unwrap()
+}
+
+/// Every file that this test keeps, and what belongs in it.
+fn files() -> Vec<(String, String)> {
+    let mut files: Vec<_> =
+        vectors::forms().into_iter().map(|(name, bytes)| (format!("{name}.hex"), as_hex(&bytes))).collect();
+    files.push(("digests.txt".into(), vectors::digests()));
+    files.push(("state.txt".into(), vectors::state::text()));
+    files.push(("city.json".into(), serde_json::to_string_pretty(&vectors::genesis()).unwrap() + "\n"));
+    files
+}
+
+type Accepts = fn(&[u8]) -> bool;
+
+/// What decodes each form that is decoded; the others are hashed or signed alone.
+const DECODED: [(&str, Accepts); 10] = [
+    ("record", bodies::record),
+    ("record-bare", bodies::record),
+    ("register-identity", bodies::statement),
+    ("register-stream", bodies::statement),
+    ("anchor", bodies::statement),
+    ("header-0", bodies::header),
+    ("header", bodies::header),
+    ("certificate", bodies::certificate),
+    ("block", bodies::block),
+    ("blocks", bodies::block),
+];
+
+#[test]
+fn the_golden_files_are_what_the_code_writes() {
+    for (name, made) in files() {
+        let path = path(&name);
+        if std::env::var_os("CAIRN_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(kept, made, "{name}: a changed golden file is a format change: say so in docs/formats.md");
+    }
+}
+
+#[test]
+fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
+    for (name, accepts) in DECODED {
+        let whole = golden(name);
+        assert!(accepts(&whole), "{name}");
+        for length in 0..whole.len() {
+            assert!(!accepts(&whole[..length]), "{name}: the first {length} bytes");
+        }
+        for byte in 0..=u8::MAX {
+            assert!(!accepts(&[&whole[..], &[byte]].concat()), "{name}: with 0x{byte:02x} appended");
+        }
+        assert!(!accepts(&[&whole[..], &whole[..]].concat()), "{name}: twice");
+    }
+}
+
+#[test]
+fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
+    let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
+    let receipt_end = |_| false;
+    let forms: [(&str, Accepts, fn(u8) -> bool); 2] =
+        [("city.json", bodies::genesis, genesis_end), ("receipt.json", bodies::receipt, receipt_end)];
+    for (name, accepts, may_follow) in forms {
+        let whole = std::fs::read(path(name)).unwrap();
+        assert!(accepts(&whole), "{name}");
+        let shortest = whole.trim_ascii_end().len();
+        for length in 0..whole.len() {
+            let allowed = length >= shortest && may_follow(b'\n');
+            assert_eq!(accepts(&whole[..length]), allowed, "{name}: the first {length} bytes");
+        }
+        for byte in 0..=u8::MAX {
+            let extended = [&whole[..], &[byte]].concat();
+            assert_eq!(accepts(&extended), may_follow(byte), "{name}: with 0x{byte:02x} appended");
+        }
+    }
+}
+
+/// White space in a genesis file does not matter: what is hashed is the CBOR.
+#[test]
+fn the_chain_tag_is_over_the_canonical_genesis() {
+    let genesis = Genesis::from_json(&std::fs::read(path("city.json")).unwrap()).unwrap();
+    assert_eq!(genesis.tag().0, sha256(&[&golden("genesis")]));
+    assert_eq!(validators_hash(&genesis.validator_keys()), sha256(&[&golden("validators")]));
+    assert_eq!(genesis.header().encode(), golden("header-0"));
+}
+
+#[test]
+fn statements_are_signed_over_the_documented_bytes() {
+    let genesis = vectors::genesis();
+    for (name, seed) in
+        [("register-identity", vectors::OWNER), ("register-stream", vectors::OWNER), ("anchor", vectors::INGEST)]
+    {
+        let signed = SignedStatement::decode(&golden(name)).unwrap();
+        signed.verify(&vectors::key(seed).public(), &genesis.tag()).unwrap();
+    }
+    let envelope = golden("anchor");
+    let (_, signature) = envelope.split_last_chunk::<64>().unwrap();
+    assert!(vectors::key(vectors::INGEST).public().verify(&golden("anchor-sig-structure"), signature));
+    let device = vectors::register_identity();
+    assert!(device.public_key.verify(&golden("possession"), &device.possession));
+}
+
+#[test]
+fn the_certificate_is_over_the_documented_bytes_and_proves_the_header() {
+    let genesis = vectors::genesis();
+    let certificate = Finalization::decode(&golden("certificate"), 4).unwrap();
+    certificate.verify_header(&vectors::header(), &genesis.validator_keys(), &genesis.tag()).unwrap();
+    let keys = genesis.validator_keys();
+    for (signer, signature) in &certificate.signatures {
+        assert!(keys[*signer].verify(&golden("certificate-signed-bytes"), signature), "validator {signer}");
+    }
+}
+
+#[test]
+fn the_block_holds_what_its_header_says() {
+    let block = SignedBlock::decode(&golden("block")).unwrap();
+    assert_eq!(block.check().unwrap(), vectors::header());
+    assert_eq!(block.certificate, Some(golden("certificate")));
+    assert_eq!(vectors::header().parent, sha256(&[&golden("header-0")]));
+    let blocks = golden("blocks");
+    assert_eq!(blocks[0], 0x82, "an array of two");
+    assert!(blocks.ends_with(&golden("block")), "blocks stand one after the other");
+}
+
+#[test]
+fn the_record_leads_to_the_root_in_the_anchor() {
+    let mut hasher = RecordHasher::new("traffic.flow", vectors::record(0).partition, vectors::SECRET);
+    for index in 0..5 {
+        let record = vectors::record(index);
+        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let leaf = hasher.leaf(LeafIndex(index), record.offset, record.timestamp_ms, key, value, headers);
+        assert_eq!(leaf, vectors::leaves()[index as usize]);
+    }
+    let leaf = tree::leaf_hash(&golden("record"));
+    let path = tree::inclusion_path(&vectors::leaves(), LeafIndex(vectors::SHOWN)).unwrap();
+    let root = vectors::anchor().records_root;
+    tree::verify_inclusion(&leaf, LeafIndex(vectors::SHOWN), TreeSize(5), &path, &root).unwrap();
+}
+
+/// The record does not depend on the chain: the receipt of the other golden chain holds the same bytes.
+#[test]
+fn the_golden_receipt_is_about_the_golden_record() {
+    let receipt = Receipt::from_json(&std::fs::read(path("receipt.json")).unwrap()).unwrap();
+    assert_eq!(receipt.record.0, golden("record"));
+    let genesis = Genesis::from_json(&std::fs::read(path("genesis.json")).unwrap()).unwrap();
+    assert_eq!(receipt.verify(&genesis).unwrap().record, vectors::record(vectors::SHOWN));
+}
+
+/// A validator that does not keep to RFC 8032 can make signatures that only the wider rules of ZIP-215 accept.
+#[test]
+fn signatures_beyond_rfc_8032_are_refused() {
+    let text = std::fs::read_to_string(path("zip215.txt")).unwrap();
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        hex::decode(line.unwrap_or_else(|| panic!("zip215.txt has no line {name:?}"))).unwrap()
+    };
+    let public = PublicKey::from_bytes(value("public key").try_into().unwrap()).unwrap();
+    let message = value("message");
+    assert_eq!(public, vectors::key(1).public());
+    assert!(public.verify(&message, &value("signature by RFC 8032").try_into().unwrap()));
+    assert!(!public.verify(&message, &value("signature by ZIP-215 alone").try_into().unwrap()));
+}
+
+/// The same among the signatures of a certificate: one is enough to refuse it.
+#[test]
+fn a_certificate_with_one_wrong_signature_is_refused() {
+    let genesis = vectors::genesis();
+    let mut bytes = golden("certificate");
+    *bytes.last_mut().unwrap() ^= 1;
+    let certificate = Finalization::decode(&bytes, 4).unwrap();
+    let refused = certificate.verify_header(&vectors::header(), &genesis.validator_keys(), &genesis.tag());
+    let validator = genesis.validator_keys()[vectors::SIGNERS[2]];
+    assert_eq!(refused, Err(CertificateError::Signature { validator }));
+}

@@ -1,0 +1,282 @@
+//! The golden chain: everything in the golden files, made from fixed seeds by the public API.
+//!
+//! ```text
+//! genesis "golden-city": validators of seeds 1 to 4; owner of seed 8, ingest of seed 9
+//! block 1: the owner registers a device (seed 10) and the stream traffic.flow; ingest anchors five records
+//! ```
+//!
+//! It is a chain that the rules allow: `anchor/tests/golden.rs` executes block 1 on the state of the genesis. Five
+//! records at offsets 100 to 104 of partition 1; what Kafka no longer holds, 0 to 99, is a declared gap.
+
+pub(crate) mod state;
+
+use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
+use cairn_proof::cbor::Writer;
+use cairn_proof::certificate::forge;
+use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator, validators_hash};
+use cairn_proof::header::Header;
+use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::record::{BatchSecret, OwnedRecord};
+use cairn_proof::statement::{
+    Anchor, BatchLimits, Body, Format, Gap, RegisterIdentity, SchemaVersion, SegmentRef, Statement, StreamDefinition,
+    statement_id,
+};
+use cairn_proof::tree;
+use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize};
+
+pub(crate) const OWNER: u8 = 8;
+pub(crate) const INGEST: u8 = 9;
+pub(crate) const DEVICE: u8 = 10;
+/// The record whose path is shown.
+pub(crate) const SHOWN: u64 = 3;
+pub(crate) const SECRET: BatchSecret = BatchSecret([5; 32]);
+/// Who signs block 1: places among the validators' keys in ascending order.
+pub(crate) const SIGNERS: [usize; 3] = [0, 1, 3];
+
+pub(crate) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+pub(crate) fn genesis() -> Genesis {
+    let validator = |seed: u8| GenesisValidator { name: format!("validator-{seed}"), public_key: key(seed).public() };
+    let identity = |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
+    Genesis {
+        format: GENESIS_MARK.into(),
+        chain_id: "golden-city".into(),
+        timestamp_ms: 1_700_000_000_000,
+        validators: (1..=4).map(validator).collect(),
+        identities: vec![
+            identity("city", IdentityKind::Organisation, OWNER),
+            identity("ingest", IdentityKind::Node, INGEST),
+        ],
+    }
+}
+
+pub(crate) fn record(index: u64) -> OwnedRecord {
+    OwnedRecord {
+        topic: "traffic.flow".into(),
+        partition: Partition(1),
+        offset: Offset(100 + index),
+        timestamp_ms: 1_700_000_000_000 + i64::try_from(index).unwrap(),
+        key: Some(b"section-7".to_vec()),
+        value: Some(format!("{{\"speed_kmh\":{index}}}").into_bytes()),
+        headers: vec![("source".into(), Some(b"detector".to_vec())), ("empty".into(), None)],
+        salt: SECRET.salt(LeafIndex(index)),
+    }
+}
+
+/// A record of which everything is missing that may be: a tombstone without a key and without a timestamp.
+pub(crate) fn bare_record() -> OwnedRecord {
+    OwnedRecord {
+        timestamp_ms: -1,
+        key: None,
+        value: None,
+        headers: vec![],
+        salt: SECRET.salt(LeafIndex(0)),
+        ..record(0)
+    }
+}
+
+pub(crate) fn leaves() -> Vec<Digest> {
+    (0..5).map(|index| tree::leaf_hash(&record(index).encode())).collect()
+}
+
+pub(crate) fn register_identity() -> RegisterIdentity {
+    let controller = key(OWNER).identity();
+    RegisterIdentity::new(&key(DEVICE), IdentityKind::Device, "detector 7".into(), controller, &genesis().tag())
+}
+
+pub(crate) fn stream() -> StreamDefinition {
+    let schema = r#"{"type":"record","name":"Flow","fields":[{"name":"speed_kmh","type":"int"}]}"#;
+    StreamDefinition {
+        name: "traffic.flow".into(),
+        topic: "traffic.flow".into(),
+        partitions: 2,
+        format: Format::Json,
+        schemas: vec![SchemaVersion { id: 1, text: schema.into() }],
+        key_fields: vec![],
+        event_time: None,
+        limits: BatchLimits::default(),
+        gaps_allowed: true,
+        anchorers: vec![key(INGEST).identity()],
+    }
+}
+
+pub(crate) fn anchor() -> Anchor {
+    let blake3 = Digest([3; 32]);
+    Anchor {
+        stream: stream().name,
+        partition: Partition(1),
+        first: Offset(0),
+        last: Offset(104),
+        gaps: vec![Gap { first: Offset(0), last: Offset(99) }],
+        count: 5,
+        quarantined: 1,
+        records_root: tree::root(&leaves()),
+        timestamp_min_ms: 1_700_000_000_000,
+        timestamp_max_ms: 1_700_000_000_004,
+        schema_fingerprint: stream().schemas[0].fingerprint(),
+        segment: SegmentRef { path: format!("segments/traffic.flow/1/{:020}-{blake3}.parquet", 0), size: 4096, blake3 },
+        previous: Digest::ZERO,
+    }
+}
+
+fn signed(seed: u8, sequence: u64, body: Body) -> Vec<u8> {
+    let statement = Statement { signer: key(seed).identity(), sequence: Sequence(sequence), body };
+    statement.sign(&key(seed), &genesis().tag()).unwrap()
+}
+
+/// The envelopes of block 1, in order.
+pub(crate) fn statements() -> [Vec<u8>; 3] {
+    [
+        signed(OWNER, 1, Body::RegisterIdentity(register_identity())),
+        signed(OWNER, 2, Body::RegisterStream(stream())),
+        signed(INGEST, 1, Body::Anchor(anchor())),
+    ]
+}
+
+pub(crate) fn header() -> Header {
+    let genesis = genesis();
+    let statements = statements();
+    let log_root = tree::root(&[tree::leaf_hash(&statements[2])]);
+    Header {
+        view: 300,
+        parent_view: 0,
+        proposer: *key(1).public().as_bytes(),
+        height: Height(1),
+        timestamp_ms: 1_700_000_001_000,
+        parent: genesis.header().digest(),
+        statements_root: statements_root(statements.iter().map(Vec::as_slice)),
+        statements_count: 3,
+        state_root: state::root(&state::entries()),
+        log_root,
+        log_size: TreeSize(1),
+        ..genesis.header()
+    }
+}
+
+pub(crate) fn certificate() -> Vec<u8> {
+    let keys: Vec<_> = (1..=4).map(key).collect();
+    forge::certificate(&header(), &keys, &SIGNERS, &genesis().tag())
+}
+
+pub(crate) fn block() -> SignedBlock {
+    SignedBlock { header: header().encode(), statements: statements().to_vec(), certificate: Some(certificate()) }
+}
+
+/// Height 0 as it travels: nobody signed it.
+pub(crate) fn first_block() -> SignedBlock {
+    SignedBlock { header: genesis().header().encode(), statements: vec![], certificate: None }
+}
+
+/// CBOR `["cairn/validators/v1", [key…]]`, keys ascending: what the validators hash is over.
+pub(crate) fn validators() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.array(2);
+    writer.text("cairn/validators/v1");
+    let keys = genesis().validator_keys();
+    writer.array(keys.len());
+    for key in &keys {
+        writer.bytes(key.as_bytes());
+    }
+    out
+}
+
+/// What the device signs to show that it holds its key.
+pub(crate) fn possession_message() -> Vec<u8> {
+    let (chain, controller) = (genesis().tag(), key(OWNER).identity());
+    [b"cairn/possession/v1", chain.0.as_ref(), controller.0.as_ref(), key(DEVICE).public().as_bytes()].concat()
+}
+
+/// The `Sig_structure` of the anchor (RFC 9052, section 4.4), cut out of its envelope and written out.
+pub(crate) fn anchor_sig_structure() -> Vec<u8> {
+    let envelope = statements()[2].clone();
+    let mut reader = cairn_proof::cbor::Reader::new(&envelope[1..]);
+    reader.array_of(4).unwrap();
+    let protected = reader.bytes().unwrap();
+    reader.map_of(0).unwrap();
+    let payload = reader.bytes().unwrap();
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.array(4);
+    writer.text("Signature1");
+    writer.bytes(protected);
+    writer.bytes(genesis().tag().0.as_ref());
+    writer.bytes(payload);
+    out
+}
+
+/// What validators sign to make block 1 final.
+pub(crate) fn certificate_signed_bytes() -> Vec<u8> {
+    let (header, tag) = (header(), genesis().tag());
+    let domain = [b"cairn/consensus/v1/", tag.0.as_ref(), b"_FINALIZE"].concat();
+    let mut out = Vec::new();
+    super::bodies::varint(domain.len() as u64, &mut out);
+    out.extend_from_slice(&domain);
+    for number in [header.epoch, header.view, header.parent_view] {
+        super::bodies::varint(number, &mut out);
+    }
+    out.extend_from_slice(header.digest().as_ref());
+    out
+}
+
+/// Every form whose bytes are kept, by the name of its file.
+pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
+    let [register_identity, register_stream, anchor] = statements();
+    vec![
+        ("record", record(SHOWN).encode()),
+        ("record-bare", bare_record().encode()),
+        ("genesis", genesis().encode()),
+        ("validators", validators()),
+        ("possession", possession_message()),
+        ("register-identity", register_identity),
+        ("register-stream", register_stream),
+        ("anchor", anchor),
+        ("anchor-sig-structure", anchor_sig_structure()),
+        ("header-0", genesis().header().encode()),
+        ("header", header().encode()),
+        ("certificate", certificate()),
+        ("certificate-signed-bytes", certificate_signed_bytes()),
+        ("block", block().encode()),
+        ("blocks", encode_blocks(&[first_block(), block()])),
+    ]
+}
+
+/// Values that follow from the forms: `name value` lines, in hexadecimal.
+pub(crate) fn digests() -> String {
+    let [register_identity, register_stream, anchor] = statements();
+    let named = |name: &str, id: IdentityId| (format!("identity of {name}"), hex::encode(id.0));
+    let mut lines = vec![
+        ("chain tag".to_owned(), hex::encode(genesis().tag().0)),
+        ("validators hash".to_owned(), hex::encode(validators_hash(&genesis().validator_keys()))),
+        named("city", key(OWNER).identity()),
+        named("ingest", key(INGEST).identity()),
+        named("device", key(DEVICE).identity()),
+        ("batch secret".to_owned(), hex::encode(SECRET.0)),
+    ];
+    for (index, leaf) in leaves().iter().enumerate() {
+        lines.push((format!("salt {index}"), hex::encode(record(index as u64).salt)));
+        lines.push((format!("leaf {index}"), leaf.to_string()));
+    }
+    lines.push(("records root".to_owned(), tree::root(&leaves()).to_string()));
+    let path = tree::inclusion_path(&leaves(), LeafIndex(SHOWN)).unwrap();
+    lines.extend(
+        path.iter().enumerate().map(|(step, hash)| (format!("path of leaf {SHOWN}, {step}"), hash.to_string())),
+    );
+    for (name, envelope) in
+        [("register-identity", register_identity), ("register-stream", register_stream), ("anchor", anchor)]
+    {
+        lines.push((format!("id of {name}"), statement_id(&envelope).to_string()));
+    }
+    let header = header();
+    lines.extend([
+        ("statements root".to_owned(), header.statements_root.to_string()),
+        ("state root of genesis".to_owned(), state::root(&state::genesis_entries()).to_string()),
+        ("state root".to_owned(), header.state_root.to_string()),
+        ("log root".to_owned(), header.log_root.to_string()),
+        ("digest of header-0".to_owned(), genesis().header().digest().to_string()),
+        ("digest of header".to_owned(), header.digest().to_string()),
+    ]);
+    lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+}

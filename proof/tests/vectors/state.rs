@@ -1,0 +1,127 @@
+//! The chain's state after block 1, written out a second time from `docs/formats.md`.
+//!
+//! Keys, values and the trie's root are computed here from the description alone; `anchor/tests/golden.rs` holds the
+//! code of `cairn-chain-state` against the root that comes out.
+
+use std::collections::BTreeMap;
+
+use cairn_proof::Digest;
+use cairn_proof::cbor::Writer;
+use cairn_proof::digest::sha256;
+use cairn_proof::identity::SigningKey;
+use cairn_proof::statement::statement_id;
+
+use super::{DEVICE, INGEST, OWNER, key, statements};
+
+/// From a key, 32 bytes, to a value's bytes.
+pub(crate) type Entries = BTreeMap<[u8; 32], Vec<u8>>;
+
+fn value(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut Writer::new(&mut out));
+    out
+}
+
+fn name(parts: &[&[u8]]) -> [u8; 32] {
+    sha256(parts).0
+}
+
+fn id(key: &SigningKey) -> [u8; 32] {
+    key.identity().0.0
+}
+
+fn identity(seed: u8, kind: u64, called: &str, controller: Option<u8>, height: u64) -> ([u8; 32], Vec<u8>) {
+    let controller = controller.map(|seed| id(&key(seed)));
+    let bytes = value(|writer| {
+        writer.array(6);
+        writer.text("identity");
+        writer.bytes(key(seed).public().as_bytes());
+        writer.unsigned(kind);
+        writer.text(called);
+        writer.bytes_or_null(controller.as_ref().map(|id| &id[..]));
+        writer.unsigned(height);
+    });
+    (name(&[b"identity/", &id(&key(seed))]), bytes)
+}
+
+fn sequence(seed: u8, number: u64) -> ([u8; 32], Vec<u8>) {
+    let bytes = value(|writer| {
+        writer.array(2);
+        writer.text("sequence");
+        writer.unsigned(number);
+    });
+    (name(&[b"sequence/", &id(&key(seed))]), bytes)
+}
+
+/// The state before the first block.
+pub(crate) fn genesis_entries() -> Entries {
+    Entries::from([identity(OWNER, 1, "city", None, 0), identity(INGEST, 4, "ingest", None, 0)])
+}
+
+/// The state after block 1.
+pub(crate) fn entries() -> Entries {
+    let [_, registered, anchor] = statements();
+    let (registered, anchor) = (statement_id(&registered), statement_id(&anchor));
+    let stream = value(|writer| {
+        writer.array(4);
+        writer.text("stream");
+        writer.bytes(registered.as_ref());
+        writer.bytes(&id(&key(OWNER)));
+        writer.unsigned(1);
+    });
+    let topic = value(|writer| {
+        writer.array(2);
+        writer.text("topic");
+        writer.text("traffic.flow");
+    });
+    let head = value(|writer| {
+        writer.array(6);
+        writer.text("head");
+        writer.unsigned(105);
+        writer.bytes(anchor.as_ref());
+        for number in [0, 5, 1] {
+            writer.unsigned(number);
+        }
+    });
+    let place = value(|writer| {
+        writer.array(3);
+        writer.text("anchor");
+        writer.unsigned(0);
+        writer.unsigned(1);
+    });
+    let mut entries = genesis_entries();
+    entries.extend([
+        identity(DEVICE, 3, "detector 7", Some(OWNER), 1),
+        sequence(OWNER, 2),
+        sequence(INGEST, 1),
+        (name(&[b"stream/", b"traffic.flow"]), stream),
+        (name(&[b"topic/", b"traffic.flow"]), topic),
+        (name(&[b"head/", &1u32.to_be_bytes(), b"traffic.flow"]), head),
+        (name(&[b"anchor/", anchor.as_ref()]), place),
+    ]);
+    entries
+}
+
+/// The trie's root, by its definition over the sorted keys.
+pub(crate) fn root(entries: &Entries) -> Digest {
+    let all: Vec<_> = entries.iter().collect();
+    if all.is_empty() { Digest::ZERO } else { node(&all) }
+}
+
+fn node(range: &[(&[u8; 32], &Vec<u8>)]) -> Digest {
+    let ((first, bytes), (last, _)) = (range[0], range[range.len() - 1]);
+    let Some(bit) = (0..256u16).find(|bit| bit_of(first, *bit) != bit_of(last, *bit)) else {
+        return sha256(&[&[0], first, sha256(&[bytes]).as_ref()]);
+    };
+    let (left, right) = range.split_at(range.partition_point(|(key, _)| !bit_of(key, bit)));
+    sha256(&[&[1], &bit.to_be_bytes(), node(left).as_ref(), node(right).as_ref()])
+}
+
+fn bit_of(key: &[u8; 32], bit: u16) -> bool {
+    key[usize::from(bit / 8)] >> (7 - bit % 8) & 1 == 1
+}
+
+/// `key value` lines in the order of the keys.
+pub(crate) fn text() -> String {
+    entries().iter().map(|(key, value)| format!("{} {}\n", hex::encode(key), hex::encode(value))).collect()
+}
