@@ -214,7 +214,7 @@ async fn a_chain_out_of_reach_pauses_within_bounded_memory() {
     }
     publisher.flush().await.unwrap();
     let deadline = Instant::now() + PATIENCE;
-    while worker.metric("cairn_ingest_paused_partitions") < 1.0 {
+    while worker.metric("cairn_ingest_paused_partitions") < 2.0 {
         assert!(Instant::now() < deadline, "never paused");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
