@@ -13,9 +13,9 @@
 //!
 //! Architecture invariants:
 //! - No type of the consensus library appears in this crate's public interface: its releases change them.
-//! - State is a function of the blocks and lives in memory. On start it is rebuilt by replaying the stored blocks
-//!   (their signatures were checked before); a machine replays some ten thousand statements a second. Blocks are
-//!   never pruned so far.
+//! - State is a function of the blocks and lives in memory: about 350 bytes an anchor in the state, and 170 in the
+//!   log and the index of statements. On start it is rebuilt by replaying the stored blocks, without checking their
+//!   signatures again (`cairn-bench replay` measures a follower's replay, which does). Blocks are never pruned so far.
 //! - Voting history is never deleted: it lies beside the blocks in the data folder, which belongs to one key.
 //! - Consensus never waits for HTTP: they share a mempool and a ledger behind short locks.
 //! - What a block must be is decided by `cairn_chain_state`, which followers use as well; nothing here adds a rule
