@@ -15,13 +15,36 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cairn-anchor", &["cairn-proof", "cairn-chain-client", "cairn-chain-state"]),
     ("cairn-ingest", &["cairn-proof", "cairn-anchor", "cairn-chain-client"]),
     ("cairn-query", &["cairn-proof", "cairn-anchor", "cairn-chain-client"]),
-    ("cairn-cli", &["cairn-proof", "cairn-chain-state", "cairn-chain-node", "cairn-chain-client", "cairn-anchor", "cairn-ingest", "cairn-query"]),
-    ("cairn-bench", &["cairn-proof", "cairn-chain-state", "cairn-chain-node", "cairn-chain-client", "cairn-anchor", "cairn-ingest", "cairn-query"]),
+    (
+        "cairn-cli",
+        &[
+            "cairn-proof",
+            "cairn-chain-state",
+            "cairn-chain-node",
+            "cairn-chain-client",
+            "cairn-anchor",
+            "cairn-ingest",
+            "cairn-query",
+        ],
+    ),
+    (
+        "cairn-bench",
+        &[
+            "cairn-proof",
+            "cairn-chain-state",
+            "cairn-chain-node",
+            "cairn-chain-client",
+            "cairn-anchor",
+            "cairn-ingest",
+            "cairn-query",
+        ],
+    ),
 ];
 
 /// Crates that must stay pure: nothing that does I/O, tells time or spawns tasks may be among their dependencies.
 const PURE: &[&str] = &["cairn-proof", "cairn-chain-state"];
-const IMPURE: &[&str] = &["tokio", "reqwest", "rand", "axum", "object_store", "rdkafka", "tracing", "chrono", "futures"];
+const IMPURE: &[&str] =
+    &["tokio", "reqwest", "rand", "axum", "object_store", "rdkafka", "tracing", "chrono", "futures"];
 /// What only one crate may use, so that its releases and its types stay there.
 const CONFINED: &[(&str, &str)] = &[("commonware-", "cairn-chain-node"), ("datafusion", "cairn-query")];
 

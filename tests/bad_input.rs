@@ -61,7 +61,8 @@ fn a_key_file_that_others_can_read_is_refused() {
 fn a_port_in_use_names_role_port_and_what_to_change() {
     let network = Network::new(false);
     let text = std::fs::read_to_string(network.dir().join("cairn.toml")).unwrap();
-    let address = text.lines().find_map(|line| line.strip_prefix("api_listen = ")).unwrap().trim_matches('"').to_owned();
+    let address =
+        text.lines().find_map(|line| line.strip_prefix("api_listen = ")).unwrap().trim_matches('"').to_owned();
     let port = address.rsplit(':').next().unwrap().to_owned();
     let _taken = TcpListener::bind(&address).unwrap();
     fails(network.command("node").args(["--index", "0"]), 1, &["HTTP API", &port, "api_listen"]);
@@ -90,7 +91,8 @@ fn a_receipt_that_is_none_exits_with_3_and_a_missing_file_with_1() {
 fn a_stream_definition_that_is_wrong_is_refused_before_anything_is_sent() {
     let network = Network::new(false);
     let file = network.scratch("wrong.toml");
-    std::fs::write(&file, "name = \"a.b\"\npartitions = 1\nformat = \"xml\"\nschema = \"a.avsc\"\nkey_fields = []\n").unwrap();
+    std::fs::write(&file, "name = \"a.b\"\npartitions = 1\nformat = \"xml\"\nschema = \"a.avsc\"\nkey_fields = []\n")
+        .unwrap();
     std::fs::write(network.scratch("a.avsc"), "{\"type\":\"record\",\"name\":\"A\",\"fields\":[]}").unwrap();
     fails(network.command_at(&["stream", "add"]).arg(&file), 1, &["format", "avro, avro-confluent, json"]);
 }
@@ -106,7 +108,11 @@ fn rows_streams_and_statements_that_do_not_fit_are_answered_with_what_does() {
         1,
         &["detector", "detector_id", "measured_at"],
     );
-    fails(network.command("publish").args(["--stream", "traffic.flw"]).arg(&rows), 1, &["traffic.flow", "energy.meter_reading"]);
+    fails(
+        network.command("publish").args(["--stream", "traffic.flw"]).arg(&rows),
+        1,
+        &["traffic.flow", "energy.meter_reading"],
+    );
     fails(network.command("sql").arg("SELECT nothing FROM traffic.flow"), 1, &["nothing", "SQLSTATE 42703"]);
     fails(network.command("sql").arg("SELECT * FROM traffic.flo"), 1, &["flo", "SQLSTATE 42P01", "traffic.flow"]);
     fails(network.command("sql").arg("SELEC 1"), 1, &["SQLSTATE 42601"]);

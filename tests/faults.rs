@@ -85,15 +85,18 @@ fn a_network_that_is_killed_while_publishing_anchors_every_record_once() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(random.random_range(50..1500)));
+        std::thread::sleep(Duration::from_millis(random.random_range(200..2500)));
         up.kill();
         let _ = publishing.kill();
         let _ = publishing.wait();
         up = network.up();
     }
+    // One round in peace: what the kills left behind must not stand in its way.
+    publish(&network, 30_000..33_000);
     network.wait_anchored(120);
     let total = every_record_is_there_once(&network, &network.brokers());
-    assert!(total >= 3000, "only {total} records came through ten rounds");
+    assert!(total > 3000, "the kills came before anything was published in all ten rounds");
+    eprintln!("{total} records, {} of them published in the ten rounds that were killed", total - 3000);
     network.audit_is_clean();
 }
 

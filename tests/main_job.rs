@@ -82,7 +82,8 @@ fn prove_and_verify(network: &Network) {
 fn bad_records_are_quarantined(network: &Network) {
     // n = 1, sensor "a", at = 0, two nulls: one good record among bad ones, so the partition goes on.
     let good = [0x02, 0x02, b'a', 0x00, 0x00, 0x00];
-    let bad: [Option<&[u8]>; 4] = [Some(b""), Some(&good[..4]), Some(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None];
+    let bad: [Option<&[u8]>; 4] =
+        [Some(b""), Some(&good[..4]), Some(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None];
     let mut values = bad.to_vec();
     values.push(Some(&good));
     produce(&network.brokers(), STREAM, &values);

@@ -90,8 +90,12 @@ fn field(name: &str, kind: &str) -> Value {
     match kind {
         "string" | "long" | "double" => serde_json::json!({"name": name, "type": kind}),
         "time" => serde_json::json!({"name": name, "type": {"type": "long", "logicalType": "timestamp-millis"}}),
-        "strings?" => serde_json::json!({"name": name, "type": ["null", {"type": "array", "items": "string"}], "default": null}),
-        optional => serde_json::json!({"name": name, "type": ["null", optional.trim_end_matches('?')], "default": null}),
+        "strings?" => {
+            serde_json::json!({"name": name, "type": ["null", {"type": "array", "items": "string"}], "default": null})
+        }
+        optional => {
+            serde_json::json!({"name": name, "type": ["null", optional.trim_end_matches('?')], "default": null})
+        }
     }
 }
 
@@ -146,22 +150,55 @@ fn journey_times(network: &Network, file: &Path) {
 }
 
 fn meters(network: &Network, file: &Path) {
-    let fields = vec![field("customer_id", "long"), field("reading_datetime", "string"), field("general_supply_kwh", "double")];
+    let fields =
+        vec![field("customer_id", "long"), field("reading_datetime", "string"), field("general_supply_kwh", "double")];
     add_stream(network, "real.meter", "avro-confluent", "customer_id", "", fields);
     run(network.command("publish").args(["--stream", "real.meter"]).arg(file));
 }
 
 const INCIDENT_TEXTS: [&str; 31] = [
-    "title", "id", "latitude", "longitude", "node", "description", "link", "link_text", "region", "incident", "location",
-    "status", "status_description", "status_icon", "status_filter_label", "suburb", "type", "type_description",
-    "type_icon", "agency", "incident_number", "updated", "time_of_call", "alert_level", "alert_status", "alert_time",
-    "event_type", "warning_level", "node_id", "last_updated", "banner_check",
+    "title",
+    "id",
+    "latitude",
+    "longitude",
+    "node",
+    "description",
+    "link",
+    "link_text",
+    "region",
+    "incident",
+    "location",
+    "status",
+    "status_description",
+    "status_icon",
+    "status_filter_label",
+    "suburb",
+    "type",
+    "type_description",
+    "type_icon",
+    "agency",
+    "incident_number",
+    "updated",
+    "time_of_call",
+    "alert_level",
+    "alert_status",
+    "alert_time",
+    "event_type",
+    "warning_level",
+    "node_id",
+    "last_updated",
+    "banner_check",
 ];
 
 fn incidents(network: &Network, file: &Path) {
     let mut fields = vec![field("snapshot_time", "time"), field("commit", "string")];
     fields.extend(INCIDENT_TEXTS.map(|name| field(name, "string?")));
-    fields.extend([field("uuid", "string?"), field("updated_tag", "boolean?"), field("weight", "long?"), field("image_urls", "strings?")]);
+    fields.extend([
+        field("uuid", "string?"),
+        field("updated_tag", "boolean?"),
+        field("weight", "long?"),
+        field("image_urls", "strings?"),
+    ]);
     add_stream(network, "real.incident", "json", "id", "snapshot_time", fields);
     // The outline of an area is an object whose members come and go; it is left out of the columns by name.
     let maps = ["--map", "record.*=*", "--map", "record.polygon="];
@@ -205,7 +242,8 @@ fn receipts(network: &Network, count: usize) {
         let (place, end) = (partition["partition"].as_u64().unwrap(), partition["anchored"].as_u64().unwrap());
         let offset = random.random_range(0..end);
         let file = alone.join(format!("receipt-{number}.json"));
-        let arguments = ["--partition", &place.to_string(), "--offset", &offset.to_string(), "--stream", stream, "--out"];
+        let arguments =
+            ["--partition", &place.to_string(), "--offset", &offset.to_string(), "--stream", stream, "--out"];
         run(network.command("prove").args(arguments).arg(&file));
         let said = run(cairn().current_dir(&alone).arg("verify").arg(&file).args(["--genesis", "genesis.json"]));
         assert!(said.contains("VERIFIED"), "{stream} {place} {offset}: {said}");
@@ -239,7 +277,9 @@ fn real_data_is_anchored_whole_and_adds_up() {
     assert_eq!(network.number("SELECT count(*) FROM cairn.quarantine"), 0);
     let (texts, totals) = csv_sums(&traffic, &JOURNEY_NUMBERS);
     texts.iter().for_each(|(column, want)| check_text(&network, "real.journey_time", column, want));
-    totals.iter().for_each(|(column, (present, total))| check_number(&network, "real.journey_time", column, *present, *total));
+    totals
+        .iter()
+        .for_each(|(column, (present, total))| check_number(&network, "real.journey_time", column, *present, *total));
     let (texts, totals) = csv_sums(&energy, &["customer_id", "general_supply_kwh"]);
     texts.iter().for_each(|(column, want)| check_text(&network, "real.meter", column, want));
     totals.iter().for_each(|(column, (present, total))| check_number(&network, "real.meter", column, *present, *total));

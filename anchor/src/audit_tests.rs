@@ -112,15 +112,16 @@ async fn missing_and_shortened_objects_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destroyed_secret_is_no_problem_and_a_missing_or_wrong_one_is() {
     let world = anchored().await;
-    let path = world.follower.ledger().all_anchors()[1].anchor.segment.path.clone();
-    world.secrets.put(&path, &BatchSecret([1; 32])).unwrap();
+    let anchor = world.follower.ledger().all_anchors()[1].anchor.clone();
+    let (path, root) = (anchor.segment.path, anchor.records_root);
+    world.secrets.put(&path, &root, &BatchSecret([1; 32])).unwrap();
     let report = run(&world, None).await;
     assert!(report.problems.len() == 1 && report.problems[0].check == Check::Root, "{:?}", report.problems);
-    world.secrets.destroy(&path).unwrap();
+    world.secrets.destroy(&path, &root).unwrap();
     let report = run(&world, None).await;
     assert!(report.is_clean());
     assert_eq!(report.destroyed, std::slice::from_ref(&path));
-    let secret = path.replacen("segments", "secrets", 1).replace(".parquet", ".secret");
+    let secret = path.replacen("segments", "secrets", 1).replace(".parquet", &format!(".{root}.secret"));
     std::fs::remove_file(world.folder.path().join(secret)).unwrap();
     let report = run(&world, None).await;
     assert!(report.problems.len() == 1 && report.problems[0].check == Check::Secret, "{:?}", report.problems);
@@ -179,7 +180,7 @@ async fn an_anchor_of_other_rows_or_another_path_is_found_out() {
 /// Stores and submits whatever it is given.
 async fn anchor_as_it_is(world: &World, sealed: &crate::seal::Sealed) {
     world.segments.put(sealed).await.unwrap();
-    let _ = world.secrets.put(&sealed.anchor.segment.path, &sealed.secret);
+    let _ = world.secrets.put(&sealed.anchor.segment.path, &sealed.anchor.records_root, &sealed.secret);
     let submitter = world.submitter(0);
     let body = Body::Anchor(sealed.anchor.clone());
     let finalized = submitter.submit(&body, std::time::Duration::from_secs(5)).await.unwrap();

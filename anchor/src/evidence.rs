@@ -85,8 +85,8 @@ pub(crate) async fn records(
 
 /// The batch secret of an anchor.
 pub(crate) async fn secret(anchor: &Anchor, secrets: &SecretStore) -> Result<BatchSecret, EvidenceError> {
-    let (secrets, path) = (secrets.clone(), anchor.segment.path.clone());
-    blocking(&anchor.segment.path, move || Ok(secrets.get(&path)?)).await
+    let (secrets, path, root) = (secrets.clone(), anchor.segment.path.clone(), anchor.records_root);
+    blocking(&anchor.segment.path, move || Ok(secrets.get(&path, &root)?)).await
 }
 
 /// The leaves of an anchor's records, if they lead to its root.

@@ -251,7 +251,8 @@ impl Anchorer {
         self.observe(&stream.name, "seal", started);
         let started = Instant::now();
         let (secrets, path, secret) = (self.secrets.clone(), sealed.anchor.segment.path.clone(), sealed.secret.clone());
-        let keep = blocking(move || Ok(secrets.put(&path, &secret)?));
+        let root = sealed.anchor.records_root;
+        let keep = blocking(move || Ok(secrets.put(&path, &root, &secret)?));
         let store = async { Ok(self.segments.put(&sealed).await?) };
         tokio::try_join!(keep, store)?;
         self.observe(&stream.name, "store", started);

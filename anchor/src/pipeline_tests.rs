@@ -39,7 +39,7 @@ async fn batches_follow_each_other_and_are_counted() {
     assert_eq!(metric(&world, "cairn_anchor_quarantined_total"), 3.0);
     assert_eq!(metric(&world, "cairn_anchor_batches_total"), 2.0);
     let entry = world.follower.ledger().anchor_of("traffic.flow", ONE, Offset(250)).cloned().unwrap();
-    assert!(world.secrets.get(&entry.anchor.segment.path).is_ok());
+    assert!(world.secrets.get(&entry.anchor.segment.path, &entry.anchor.records_root).is_ok());
     let stored = world.folder.path().join("objects").join(&entry.anchor.segment.path);
     assert_eq!(std::fs::metadata(stored).unwrap().len(), entry.anchor.segment.size);
 }
@@ -183,7 +183,10 @@ async fn a_worker_stopped_at_any_instant_leaves_every_record_once() {
     let mut next = 0;
     for entry in world.follower.ledger().partition("traffic.flow", ONE) {
         assert_eq!((entry.anchor.first.0, entry.anchor.count), (next, 50));
-        assert!(world.secrets.get(&entry.anchor.segment.path).is_ok(), "what is anchored was durable before");
+        assert!(
+            world.secrets.get(&entry.anchor.segment.path, &entry.anchor.records_root).is_ok(),
+            "what is anchored was durable before"
+        );
         next += 50;
     }
     assert_eq!(next, 1000);

@@ -75,10 +75,10 @@ async fn missing_evidence_is_named() {
     let ProveError::Evidence(EvidenceError::Verify(refused)) = &error else { panic!("{error}") };
     assert_eq!(refused.fault, Fault::Missing);
     std::fs::write(&file, good).unwrap();
-    world.secrets.put(&anchor.segment.path, &cairn_proof::record::BatchSecret([3; 32])).unwrap();
+    world.secrets.put(&anchor.segment.path, &anchor.records_root, &cairn_proof::record::BatchSecret([3; 32])).unwrap();
     let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
     assert!(matches!(error, ProveError::Evidence(EvidenceError::Root { .. })), "{error}");
-    world.secrets.destroy(&anchor.segment.path).unwrap();
+    world.secrets.destroy(&anchor.segment.path, &anchor.records_root).unwrap();
     let error = receipt(&world, "traffic.flow", 1, 5).await.unwrap_err();
     assert!(matches!(error, ProveError::Evidence(EvidenceError::Secret(SecretError::Destroyed { .. }))), "{error}");
     world.node.down.store(true, Ordering::SeqCst);

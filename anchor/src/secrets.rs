@@ -5,16 +5,20 @@
 //! were given before, stay valid.
 //!
 //! ```text
-//! <stream>/<partition>/<first offset>-<BLAKE3>.secret
+//! <stream>/<partition>/<first offset>-<BLAKE3>.<records root>.secret
 //!   = "cairn/secret/v1" ‖ nonce[24] ‖ XChaCha20-Poly1305(key, nonce, secret, associated data = segment path)[32 + 16]
 //!   | "cairn/secret/v1/destroyed"
 //! key.id = BLAKE3-derive_key("cairn 2025 secrets store key id v1", key)      tells one key from another, nothing more
 //! ```
 //!
+//! The name holds the records root as well as the segment: a batch that is sealed twice, after a crash or by two workers,
+//! gives the same segment but other salts. Whichever of the two the chain takes, its secret is there.
+//!
 //! The associated data binds a secret to its segment: files cannot be swapped. The key is read by the caller.
 
 use crate::durable::Folder;
 use crate::roots::{SEGMENT_SUFFIX, SEGMENTS_FOLDER};
+use cairn_proof::Digest;
 use cairn_proof::record::BatchSecret;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
@@ -109,27 +113,29 @@ impl SecretStore {
         Ok(Self { folder: Arc::new(opened), cipher: XChaCha20Poly1305::new(key.into()) })
     }
 
-    /// Keeps the secret of a segment, durably. Blocks.
+    /// Keeps the secret of a batch, durably. Blocks.
+    ///
+    /// `root` is the records root that the secret's salts lead to.
     ///
     /// # Errors
     /// [`SecretError::Io`]: try again. [`SecretError::Path`].
-    pub fn put(&self, segment: &str, secret: &BatchSecret) -> Result<(), SecretError> {
+    pub fn put(&self, segment: &str, root: &Digest, secret: &BatchSecret) -> Result<(), SecretError> {
         let mut nonce = [0; NONCE_BYTES];
         let random = rand::rngs::SysRng.try_fill_bytes(&mut nonce).map_err(io::Error::other);
         random.map_err(|source| SecretError::Io { path: segment.to_owned(), source })?;
         let payload = Payload { msg: &secret.0, aad: segment.as_bytes() };
         let sealed = self.cipher.encrypt(XNonce::from_slice(&nonce), payload);
         let sealed = sealed.map_err(|_| SecretError::Altered { segment: segment.to_owned() })?;
-        self.write(segment, &[MARK, &nonce[..], &sealed[..]].concat())
+        self.write(segment, root, &[MARK, &nonce[..], &sealed[..]].concat())
     }
 
-    /// The secret of a segment. Blocks.
+    /// The secret of the batch with that segment and records root. Blocks.
     ///
     /// # Errors
     /// [`SecretError`], which tells a destroyed secret from a missing and an altered one.
-    pub fn get(&self, segment: &str) -> Result<BatchSecret, SecretError> {
+    pub fn get(&self, segment: &str, root: &Digest) -> Result<BatchSecret, SecretError> {
         let altered = || SecretError::Altered { segment: segment.to_owned() };
-        let path = self.path(segment)?;
+        let path = self.path(segment, root)?;
         let mut bytes = Vec::with_capacity(FILE_BYTES + 1);
         let read = std::fs::File::open(&path).and_then(|file| file.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
         match read {
@@ -150,14 +156,14 @@ impl SecretStore {
         Ok(BatchSecret(<[u8; 32]>::try_from(secret).map_err(|_| altered())?))
     }
 
-    /// Destroys the secret of a segment for good, and leaves a note that it was destroyed. Blocks.
+    /// Destroys the secret of a batch for good, and leaves a note that it was destroyed. Blocks.
     ///
     /// The file is overwritten before it is replaced; a disk or file system that keeps old versions may still have it.
     ///
     /// # Errors
     /// [`SecretError::Io`], [`SecretError::Path`].
-    pub fn destroy(&self, segment: &str) -> Result<(), SecretError> {
-        let path = self.path(segment)?;
+    pub fn destroy(&self, segment: &str, root: &Digest) -> Result<(), SecretError> {
+        let path = self.path(segment, root)?;
         let overwrite = || -> io::Result<()> {
             let mut file = std::fs::OpenOptions::new().write(true).open(&path)?;
             io::Write::write_all(&mut file, &[0; FILE_BYTES])?;
@@ -167,24 +173,24 @@ impl SecretStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(SecretError::Io { path: path.display().to_string(), source: error })
             }
-            _ => self.write(segment, DESTROYED),
+            _ => self.write(segment, root, DESTROYED),
         }
     }
 
-    fn write(&self, segment: &str, bytes: &[u8]) -> Result<(), SecretError> {
-        let (below, name) = names(segment)?;
+    fn write(&self, segment: &str, root: &Digest, bytes: &[u8]) -> Result<(), SecretError> {
+        let (below, name) = names(segment, root)?;
         let written = self.folder.write(Path::new(below), &[(&name, bytes)]);
         written.map_err(|source| SecretError::Io { path: self.folder.root().join(below).display().to_string(), source })
     }
 
-    fn path(&self, segment: &str) -> Result<PathBuf, SecretError> {
-        let (below, name) = names(segment)?;
+    fn path(&self, segment: &str, root: &Digest) -> Result<PathBuf, SecretError> {
+        let (below, name) = names(segment, root)?;
         Ok(self.folder.root().join(below).join(name))
     }
 }
 
-/// From a segment's path to the folder and the name of its secret.
-fn names(segment: &str) -> Result<(&str, String), SecretError> {
+/// From a segment's path and a records root to the folder and the name of the secret.
+fn names<'s>(segment: &'s str, root: &Digest) -> Result<(&'s str, String), SecretError> {
     let wrong = || SecretError::Path { segment: segment.chars().take(1024).collect() };
     let below = segment.strip_prefix(SEGMENTS_FOLDER).and_then(|rest| rest.strip_prefix('/')).ok_or_else(wrong)?;
     let (below, name) = below.rsplit_once('/').ok_or_else(wrong)?;
@@ -193,13 +199,14 @@ fn names(segment: &str) -> Result<(&str, String), SecretError> {
         !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed)
     };
     let name = name.strip_suffix(SEGMENT_SUFFIX).filter(|name| plain(name)).ok_or_else(wrong)?;
-    if below.split('/').all(plain) { Ok((below, format!("{name}.secret"))) } else { Err(wrong()) }
+    if below.split('/').all(plain) { Ok((below, format!("{name}.{root}.secret"))) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ROOT: Digest = Digest([9; 32]);
     const SEGMENT: &str = "segments/traffic.flow/3/00000000000000000017-abcd.parquet";
 
     fn store() -> (tempfile::TempDir, SecretStore) {
@@ -212,56 +219,66 @@ mod tests {
     fn a_secret_comes_back_and_its_file_does_not_show_it() {
         let (_temp, store) = store();
         let secret = BatchSecret([42; 32]);
-        store.put(SEGMENT, &secret).unwrap();
-        assert_eq!(store.get(SEGMENT).unwrap(), secret);
-        let file = std::fs::read(store.path(SEGMENT).unwrap()).unwrap();
+        store.put(SEGMENT, &ROOT, &secret).unwrap();
+        assert_eq!(store.get(SEGMENT, &ROOT).unwrap(), secret);
+        let file = std::fs::read(store.path(SEGMENT, &ROOT).unwrap()).unwrap();
         assert_eq!(file.len(), FILE_BYTES);
         assert!(!file.windows(4).any(|window| window == [42; 4]));
         assert!(!format!("{store:?}").contains("42"));
     }
 
     #[test]
+    fn a_batch_sealed_twice_keeps_both_secrets() {
+        let (_temp, store) = store();
+        let (first, second) = (BatchSecret([1; 32]), BatchSecret([2; 32]));
+        store.put(SEGMENT, &ROOT, &first).unwrap();
+        store.put(SEGMENT, &Digest([8; 32]), &second).unwrap();
+        assert_eq!(store.get(SEGMENT, &ROOT).unwrap(), first);
+        assert_eq!(store.get(SEGMENT, &Digest([8; 32])).unwrap(), second);
+    }
+
+    #[test]
     fn every_changed_bit_is_refused() {
         let (_temp, store) = store();
-        store.put(SEGMENT, &BatchSecret([42; 32])).unwrap();
-        let path = store.path(SEGMENT).unwrap();
+        store.put(SEGMENT, &ROOT, &BatchSecret([42; 32])).unwrap();
+        let path = store.path(SEGMENT, &ROOT).unwrap();
         let file = std::fs::read(&path).unwrap();
         for bit in 0..file.len() * 8 {
             let mut wrong = file.clone();
             wrong[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &wrong).unwrap();
-            assert!(matches!(store.get(SEGMENT), Err(SecretError::Altered { .. })), "bit {bit}");
+            assert!(matches!(store.get(SEGMENT, &ROOT), Err(SecretError::Altered { .. })), "bit {bit}");
         }
         std::fs::write(&path, &file[1..]).unwrap();
-        assert!(matches!(store.get(SEGMENT), Err(SecretError::Altered { .. })));
+        assert!(matches!(store.get(SEGMENT, &ROOT), Err(SecretError::Altered { .. })));
     }
 
     #[test]
     fn the_stored_form_stays_what_it_is() {
         let (_temp, store) = store();
-        store.put(SEGMENT, &BatchSecret([42; 32])).unwrap();
+        store.put(SEGMENT, &ROOT, &BatchSecret([42; 32])).unwrap();
         let golden = include_str!("../testdata/secret.hex");
-        std::fs::write(store.path(SEGMENT).unwrap(), hex::decode(golden.trim()).unwrap()).unwrap();
-        assert_eq!(store.get(SEGMENT).unwrap(), BatchSecret([42; 32]));
+        std::fs::write(store.path(SEGMENT, &ROOT).unwrap(), hex::decode(golden.trim()).unwrap()).unwrap();
+        assert_eq!(store.get(SEGMENT, &ROOT).unwrap(), BatchSecret([42; 32]));
     }
 
     #[test]
     fn secrets_cannot_be_swapped() {
         let (_temp, store) = store();
         let other = SEGMENT.replace("abcd", "ef01");
-        store.put(SEGMENT, &BatchSecret([1; 32])).unwrap();
-        store.put(&other, &BatchSecret([2; 32])).unwrap();
-        std::fs::copy(store.path(&other).unwrap(), store.path(SEGMENT).unwrap()).unwrap();
-        assert!(matches!(store.get(SEGMENT), Err(SecretError::Altered { .. })));
+        store.put(SEGMENT, &ROOT, &BatchSecret([1; 32])).unwrap();
+        store.put(&other, &ROOT, &BatchSecret([2; 32])).unwrap();
+        std::fs::copy(store.path(&other, &ROOT).unwrap(), store.path(SEGMENT, &ROOT).unwrap()).unwrap();
+        assert!(matches!(store.get(SEGMENT, &ROOT), Err(SecretError::Altered { .. })));
     }
 
     #[test]
     fn destroyed_missing_and_foreign_are_told_apart() {
         let (temp, store) = store();
-        assert!(matches!(store.get(SEGMENT), Err(SecretError::Missing { .. })));
-        store.put(SEGMENT, &BatchSecret([1; 32])).unwrap();
-        store.destroy(SEGMENT).unwrap();
-        assert!(matches!(store.get(SEGMENT), Err(SecretError::Destroyed { .. })));
+        assert!(matches!(store.get(SEGMENT, &ROOT), Err(SecretError::Missing { .. })));
+        store.put(SEGMENT, &ROOT, &BatchSecret([1; 32])).unwrap();
+        store.destroy(SEGMENT, &ROOT).unwrap();
+        assert!(matches!(store.get(SEGMENT, &ROOT), Err(SecretError::Destroyed { .. })));
         let foreign = SecretStore::open(&temp.path().join("secrets"), &[8; 32]);
         assert!(matches!(foreign, Err(SecretError::Key { .. })));
         assert!(SecretStore::open(&temp.path().join("secrets"), &[7; 32]).is_ok());

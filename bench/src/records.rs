@@ -13,8 +13,7 @@ const VALUE_BYTES: usize = 200;
 /// Measures one batch of records of 200 bytes.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn run(rounds: usize) -> Map<String, Value> {
-    let values: Vec<Vec<u8>> =
-        (0..RECORDS).map(|index| index.to_le_bytes().repeat(VALUE_BYTES / 8)).collect();
+    let values: Vec<Vec<u8>> = (0..RECORDS).map(|index| index.to_le_bytes().repeat(VALUE_BYTES / 8)).collect();
     let secret = BatchSecret([7; 32]);
     let canonical: Vec<Vec<u8>> = (0u64..)
         .zip(&values)
@@ -55,7 +54,8 @@ pub(crate) fn run(rounds: usize) -> Map<String, Value> {
     let mut figures = Map::new();
     figures.insert("sha256_ns_per_record".into(), json!(nanoseconds(0).round()));
     figures.insert("leaf_and_tree_ns_per_record".into(), json!(nanoseconds(1).round()));
-    figures.insert("leaf_and_tree_over_sha256".into(), json!((nanoseconds(1) / nanoseconds(0) * 100.0).round() / 100.0));
+    figures
+        .insert("leaf_and_tree_over_sha256".into(), json!((nanoseconds(1) / nanoseconds(0) * 100.0).round() / 100.0));
     figures.insert("provable_records_per_second".into(), json!((1e9 / nanoseconds(1)).round()));
     figures
 }

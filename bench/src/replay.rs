@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 const ANCHORS: u64 = 5_000;
 
 fn genesis(owner: &SigningKey, ingest: &SigningKey) -> Genesis {
-    let identity = |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
+    let identity =
+        |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
     Genesis {
         format: GENESIS_MARK.into(),
         chain_id: "bench".into(),
@@ -43,7 +44,8 @@ fn statements(genesis: &Genesis, owner: &SigningKey, ingest: &SigningKey) -> Res
         anchorers: vec![ingest.identity()],
         schemas: vec![schema.clone()],
     };
-    let register = Statement { signer: owner.identity(), sequence: Sequence(1), body: Body::RegisterStream(definition) };
+    let register =
+        Statement { signer: owner.identity(), sequence: Sequence(1), body: Body::RegisterStream(definition) };
     let mut all = vec![register.sign(owner, &genesis.tag())?];
     let mut previous = Digest::ZERO;
     for number in 0..ANCHORS {
@@ -59,10 +61,15 @@ fn statements(genesis: &Genesis, owner: &SigningKey, ingest: &SigningKey) -> Res
             timestamp_min_ms: 0,
             timestamp_max_ms: 1,
             schema_fingerprint: schema.fingerprint(),
-            segment: SegmentRef { path: format!("segments/traffic.flow/0/{number:020}.parquet"), size: 9, blake3: Digest([2; 32]) },
+            segment: SegmentRef {
+                path: format!("segments/traffic.flow/0/{number:020}.parquet"),
+                size: 9,
+                blake3: Digest([2; 32]),
+            },
             previous,
         };
-        let statement = Statement { signer: ingest.identity(), sequence: Sequence(number + 1), body: Body::Anchor(anchor) };
+        let statement =
+            Statement { signer: ingest.identity(), sequence: Sequence(number + 1), body: Body::Anchor(anchor) };
         let envelope = statement.sign(ingest, &genesis.tag())?;
         previous = cairn_proof::statement::statement_id(&envelope);
         all.push(envelope);
@@ -76,7 +83,8 @@ pub(crate) fn run(rounds: usize) -> Result<Map<String, Value>> {
     let (owner, ingest) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
     let genesis = genesis(&owner, &ingest);
     let envelopes = statements(&genesis, &owner, &ingest)?;
-    let decoded = envelopes.iter().skip(1).map(|bytes| SignedStatement::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+    let decoded =
+        envelopes.iter().skip(1).map(|bytes| SignedStatement::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
     let (key, tag) = (ingest.public(), genesis.tag());
     let mut refused = 0;
     let mut signatures = || {

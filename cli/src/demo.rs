@@ -152,7 +152,12 @@ async fn publish(args: &DemoArgs, config: &Config, follower: &Follower) -> Resul
     publisher.flush().await?;
     view.end();
     let seconds = started.elapsed().as_secs_f64();
-    crate::say!("{} records published, {} of them bad on purpose ({:.0}/s)", tally.total(), tally.total_bad(), rate(tally.total(), seconds))?;
+    crate::say!(
+        "{} records published, {} of them bad on purpose ({:.0}/s)",
+        tally.total(),
+        tally.total_bad(),
+        rate(tally.total(), seconds)
+    )?;
     Ok(tally)
 }
 
@@ -185,7 +190,8 @@ impl View {
         };
         self.bar.set_position(started.elapsed().as_secs());
         let lag = sent.saturating_sub(anchored);
-        let line = format!("published {sent}  anchored {anchored}  lag {lag}  quarantined {quarantined}  block {height}");
+        let line =
+            format!("published {sent}  anchored {anchored}  lag {lag}  quarantined {quarantined}  block {height}");
         self.bar.set_message(line);
     }
 
@@ -199,9 +205,16 @@ async fn wait_anchored(config: &Config, follower: &Follower) -> Result<()> {
     loop {
         let status = gather(config, follower).await?;
         if status.is_anchored() {
-            return crate::say!("everything is anchored {:.1} s after the last record", started.elapsed().as_secs_f64());
+            return crate::say!(
+                "everything is anchored {:.1} s after the last record",
+                started.elapsed().as_secs_f64()
+            );
         }
-        ensure!(started.elapsed() < ANCHOR_PATIENCE, "not everything is anchored after {} s: see the logs", ANCHOR_PATIENCE.as_secs());
+        ensure!(
+            started.elapsed() < ANCHOR_PATIENCE,
+            "not everything is anchored after {} s: see the logs",
+            ANCHOR_PATIENCE.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -213,7 +226,8 @@ async fn counts(config: &Config, tally: &Tally) -> Result<()> {
         let (sent, bad) = (tally.sent[stream.index()], tally.bad[stream.index()]);
         let rows = number(config, &format!("SELECT count(*) FROM {}", stream.name())).await?;
         let quarantined =
-            number(config, &format!("SELECT count(*) FROM cairn.quarantine WHERE stream = '{}'", stream.name())).await?;
+            number(config, &format!("SELECT count(*) FROM cairn.quarantine WHERE stream = '{}'", stream.name()))
+                .await?;
         table.row(vec![stream.name().into(), sent.into(), bad.into(), rows.into(), quarantined.into()]);
         ensure!(
             rows + quarantined == sent && quarantined == bad,
@@ -256,7 +270,11 @@ async fn receipt(home: &Home, config: &Config, follower: &Follower) -> Result<()
 async fn tamper(home: &Home, config: &Config, follower: &Follower) -> Result<()> {
     let anchor = {
         let ledger = follower.ledger();
-        let found = ledger.all_anchors().iter().rev().find(|entry| entry.anchor.stream == "traffic.flow" && entry.anchor.count > 0);
+        let found = ledger
+            .all_anchors()
+            .iter()
+            .rev()
+            .find(|entry| entry.anchor.stream == "traffic.flow" && entry.anchor.count > 0);
         found.context("traffic.flow has no anchor")?.anchor.clone()
     };
     let column = first_column(follower)?;

@@ -21,7 +21,9 @@ pub(crate) const DOES_NOT_VERIFY: u8 = 3;
 
 /// Write the receipt of one record: it proves the record offline, with genesis.json alone.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json")]
+#[command(
+    after_help = "Example:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json"
+)]
 pub(crate) struct ProveArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]
@@ -42,7 +44,9 @@ pub(crate) struct ProveArgs {
 
 /// Check a receipt, offline: nothing but the receipt and the genesis is read.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  cairn verify receipt.json --genesis genesis.json\n\nExit code 3 when it does not verify; the failed step is named.")]
+#[command(
+    after_help = "Example:\n  cairn verify receipt.json --genesis genesis.json\n\nExit code 3 when it does not verify; the failed step is named."
+)]
 pub(crate) struct VerifyArgs {
     /// The receipt.
     pub(crate) file: PathBuf,
@@ -53,7 +57,9 @@ pub(crate) struct VerifyArgs {
 
 /// Recompute everything stored against the chain.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn audit --dir city\n  cairn audit --dir city --stream traffic.flow --format json\n\nExit code 3 when something does not verify; each problem names stream, partition, offsets, object and block.")]
+#[command(
+    after_help = "Examples:\n  cairn audit --dir city\n  cairn audit --dir city --stream traffic.flow --format json\n\nExit code 3 when something does not verify; each problem names stream, partition, offsets, object and block."
+)]
 pub(crate) struct AuditArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]
@@ -88,7 +94,8 @@ pub(crate) async fn prove(args: &ProveArgs) -> Result<()> {
 /// Runs `cairn verify`. Returns the exit code.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
     let genesis = read_genesis(&args.genesis)?;
-    let bytes = std::fs::read(&args.file).with_context(|| format!("the receipt {} cannot be read", args.file.display()))?;
+    let bytes =
+        std::fs::read(&args.file).with_context(|| format!("the receipt {} cannot be read", args.file.display()))?;
     match Receipt::from_json(&bytes).and_then(|receipt| receipt.verify(&genesis)) {
         Ok(verified) => {
             for line in describe(&verified) {
@@ -166,7 +173,10 @@ fn print(report: &Report, format: Format) -> Result<()> {
         checked.problems
     )?;
     if !report.destroyed.is_empty() {
-        crate::say!("{} batches whose secret was destroyed: their roots cannot be recomputed, all else was", report.destroyed.len())?;
+        crate::say!(
+            "{} batches whose secret was destroyed: their roots cannot be recomputed, all else was",
+            report.destroyed.len()
+        )?;
     }
     if report.orphans_total > 0 {
         crate::say!("{} objects that no anchor names: left by a crash or a lost race, harmless", report.orphans_total)?;

@@ -27,7 +27,8 @@ pub(crate) struct Home(PathBuf);
 impl Home {
     /// The folder at `dir`, which need not exist.
     pub(crate) fn at(dir: &Path) -> Result<Self> {
-        let path = std::path::absolute(dir).with_context(|| format!("the folder {} has no absolute path", dir.display()))?;
+        let path =
+            std::path::absolute(dir).with_context(|| format!("the folder {} has no absolute path", dir.display()))?;
         Ok(Self(path))
     }
 
@@ -35,7 +36,11 @@ impl Home {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let home = Self::at(dir)?;
         if !home.config_file().is_file() {
-            bail!("{} is not a Cairn folder: expected a cairn.toml in it; make one with `cairn init --dir {}`", dir.display(), dir.display());
+            bail!(
+                "{} is not a Cairn folder: expected a cairn.toml in it; make one with `cairn init --dir {}`",
+                dir.display(),
+                dir.display()
+            );
         }
         Ok(home)
     }
@@ -99,12 +104,15 @@ impl Home {
         let metadata = fs::metadata(&file).with_context(|| format!("the key file {shown} cannot be read"))?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            bail!("the key file {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`");
+            bail!(
+                "the key file {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`"
+            );
         }
         let text = fs::read_to_string(&file).with_context(|| format!("the key file {shown} cannot be read"))?;
         let mut seed = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut seed)
-            .map_err(|_| anyhow::anyhow!("the key file {shown}: expected 64 hexadecimal digits, found something else"))?;
+        hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| {
+            anyhow::anyhow!("the key file {shown}: expected 64 hexadecimal digits, found something else")
+        })?;
         Ok(seed)
     }
 

@@ -10,13 +10,17 @@ use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_query::QueryConfig;
 use rand::TryRng as _;
 
-use crate::config::{Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection};
+use crate::config::{
+    Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection,
+};
 use crate::home::{Home, make_dir, write_new};
 use crate::stream_file::BUILT_IN;
 
 /// Make a new network: keys (mode 0600), genesis.json, cairn.toml and the built-in streams.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn init --dir city\n  cairn init --dir city --validators 7 --chain-id metropolis --base-port 30000")]
+#[command(
+    after_help = "Examples:\n  cairn init --dir city\n  cairn init --dir city --validators 7 --chain-id metropolis --base-port 30000"
+)]
 pub(crate) struct InitArgs {
     /// Folder of the network; made if missing, and must not hold one yet.
     #[arg(long, default_value = "cairn-data")]
@@ -78,9 +82,8 @@ pub(crate) fn init(args: &InitArgs) -> Result<Home> {
     make_dir(&home.path().join("data"), 0o700)?;
     make_dir(&home.logs_dir(), 0o755)?;
     make_dir(&home.streams_dir(), 0o755)?;
-    let validators = (0..args.validators)
-        .map(|index| new_key(&home, &format!("validator-{index}")))
-        .collect::<Result<Vec<_>>>()?;
+    let validators =
+        (0..args.validators).map(|index| new_key(&home, &format!("validator-{index}"))).collect::<Result<Vec<_>>>()?;
     let owner = new_key(&home, "owner")?;
     let ingest = new_key(&home, "ingest")?;
     home.write_secret("secrets", &random_seed()?)?;
@@ -114,7 +117,8 @@ fn new_key(home: &Home, name: &str) -> Result<SigningKey> {
 
 fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, ingest: &SigningKey) -> Result<Genesis> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the system's clock is before 1970")?;
-    let identity = |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
+    let identity =
+        |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
     let genesis = Genesis {
         format: GENESIS_MARK.into(),
         chain_id: args.chain_id.clone(),

@@ -24,9 +24,15 @@ pub(crate) async fn listen(addr: SocketAddr, role: &str, key: &str) -> Result<Tc
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                bail!("{role}: port {} of {} is in use; stop what uses it, or change {key} in cairn.toml", addr.port(), addr.ip())
+                bail!(
+                    "{role}: port {} of {} is in use; stop what uses it, or change {key} in cairn.toml",
+                    addr.port(),
+                    addr.ip()
+                )
             }
-            Err(error) => return Err(error).with_context(|| format!("{role} cannot listen on {addr}; see {key} in cairn.toml")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{role} cannot listen on {addr}; see {key} in cairn.toml"));
+            }
         }
     }
 }

@@ -19,7 +19,9 @@ const PROGRESS_EVERY: u64 = 2_000;
 
 /// Publish rows of CSV or NDJSON files to a stream.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn publish --dir city --stream traffic.flow monday.csv.gz tuesday.csv.gz\n  zcat feed.ndjson.gz | cairn publish --dir city --stream emergency.incident --map id=incident_id -\n\nColumns are mapped to the fields of the stream's schema by name; .gz, .xz and .zst are unpacked.")]
+#[command(
+    after_help = "Examples:\n  cairn publish --dir city --stream traffic.flow monday.csv.gz tuesday.csv.gz\n  zcat feed.ndjson.gz | cairn publish --dir city --stream emergency.incident --map id=incident_id -\n\nColumns are mapped to the fields of the stream's schema by name; .gz, .xz and .zst are unpacked."
+)]
 pub(crate) struct PublishArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]
@@ -82,7 +84,8 @@ pub(crate) async fn publish(args: &PublishArgs) -> Result<()> {
             InputKind::Csv => InputFormat::Csv,
             InputKind::Ndjson => InputFormat::Ndjson,
         }),
-        delimiter: delimiter.with_context(|| format!("--delimiter {:?}: expected one ASCII character", args.delimiter))?,
+        delimiter: delimiter
+            .with_context(|| format!("--delimiter {:?}: expected one ASCII character", args.delimiter))?,
         skip_bad: args.skip_bad,
     };
     let definition = {

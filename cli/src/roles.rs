@@ -80,7 +80,11 @@ pub(crate) async fn node(args: &NodeArgs) -> Result<()> {
 pub(crate) async fn follow(home: &Home, config: &Config, patience: Duration) -> Result<Follower> {
     let genesis = Arc::new(home.genesis()?);
     if genesis.chain_id != config.chain_id {
-        bail!("cairn.toml is of chain {:?}, genesis.json of {:?}: they belong to different networks", config.chain_id, genesis.chain_id);
+        bail!(
+            "cairn.toml is of chain {:?}, genesis.json of {:?}: they belong to different networks",
+            config.chain_id,
+            genesis.chain_id
+        );
     }
     let follower = Follower::spawn(FollowerConfig { genesis, client: config.client()? });
     follower.catch_up(patience).await.context("following the chain")?;

@@ -14,7 +14,9 @@ use crate::roles::{CHAIN_PATIENCE, follow, stop_signal};
 
 /// Simulate a city: traffic detectors, smart meters, emergency incidents, day curves, some bad records.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn simulate --dir city --rate 5000 --for 60\n  cairn simulate --dir city --seed 7 --detectors 2000 --bad-share 0.02")]
+#[command(
+    after_help = "Examples:\n  cairn simulate --dir city --rate 5000 --for 60\n  cairn simulate --dir city --seed 7 --detectors 2000 --bad-share 0.02"
+)]
 pub(crate) struct SimulateArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]

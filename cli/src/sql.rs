@@ -14,7 +14,9 @@ use crate::output::{Format, Table};
 
 /// Run a statement over the verified records.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn sql --dir city \"SELECT count(*) FROM traffic.flow\"\n  cairn sql --dir city --as-of 120 --format csv \"SELECT * FROM cairn.anchors\"\n\nTables: each stream by its name, and cairn.anchors, blocks, streams, validators, identities, quarantine.")]
+#[command(
+    after_help = "Examples:\n  cairn sql --dir city \"SELECT count(*) FROM traffic.flow\"\n  cairn sql --dir city --as-of 120 --format csv \"SELECT * FROM cairn.anchors\"\n\nTables: each stream by its name, and cairn.anchors, blocks, streams, validators, identities, quarantine."
+)]
 pub(crate) struct SqlArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]
@@ -112,7 +114,8 @@ fn table(messages: &[SimpleQueryMessage], types: &[Type]) -> Result<Table> {
 /// A value as the client's text says it, typed where JSON has the type.
 fn cell(text: Option<&str>, kind: Option<&Type>) -> Value {
     let Some(text) = text else { return Value::Null };
-    let number = matches!(kind, Some(&(Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC)));
+    let number =
+        matches!(kind, Some(&(Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC)));
     if number && let Ok(number) = serde_json::from_str::<serde_json::Number>(text) {
         return Value::Number(number);
     }

@@ -16,7 +16,9 @@ use crate::roles::{CHAIN_PATIENCE, follow};
 
 /// Show validators, height, and per partition Kafka's end, the anchored head, lag and quarantined records.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  cairn status --dir city\n  cairn status --dir city --wait-anchored 60 --format json\n\nExit code 1 when --wait-anchored was not reached.")]
+#[command(
+    after_help = "Examples:\n  cairn status --dir city\n  cairn status --dir city --wait-anchored 60 --format json\n\nExit code 1 when --wait-anchored was not reached."
+)]
 pub(crate) struct StatusArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]

@@ -169,7 +169,9 @@ fn check_form(label: &str, definition: &mut StreamDefinition) -> Result<()> {
     let checked = definition.check();
     definition.anchorers.clear();
     checked.map_err(|error| match error {
-        StatementError::Field { field, expected, found } => anyhow!("{label}: {field} = {found}: allowed is {expected}"),
+        StatementError::Field { field, expected, found } => {
+            anyhow!("{label}: {field} = {found}: allowed is {expected}")
+        }
         other => anyhow!("{label}: {other}"),
     })
 }
@@ -180,10 +182,7 @@ fn check_fields(label: &str, definition: &StreamDefinition) -> Result<()> {
     Encoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
     for name in &definition.key_fields {
         let nested = decoder.table().field_with_name(name).is_ok_and(|field| field.data_type().is_nested());
-        ensure!(
-            !nested,
-            "{label}: key_fields: {name:?} is a record, an array or a map: a key is made of plain fields"
-        );
+        ensure!(!nested, "{label}: key_fields: {name:?} is a record, an array or a map: a key is made of plain fields");
     }
     Ok(())
 }

@@ -20,7 +20,9 @@ const REGISTER_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum StreamCommand {
     /// Register a stream: its topic is made if it is missing, and ingest takes it up at once.
-    #[command(after_help = "Example:\n  cairn stream add --dir city air.quality.toml\n\nschemas/README.md describes the file.")]
+    #[command(
+        after_help = "Example:\n  cairn stream add --dir city air.quality.toml\n\nschemas/README.md describes the file."
+    )]
     Add {
         /// Folder of the network.
         #[arg(long, default_value = "cairn-data")]
@@ -56,7 +58,13 @@ async fn add(dir: &Path, file: &Path) -> Result<()> {
         bail!("stream {} is registered already; `cairn stream list` shows it", definition.name);
     }
     let height = register(&home, &config, &follower, definition.clone()).await?;
-    crate::say!("stream {} registered at height {height}: topic {}, {} partitions, {}", definition.name, definition.topic, definition.partitions, definition.format.name())
+    crate::say!(
+        "stream {} registered at height {height}: topic {}, {} partitions, {}",
+        definition.name,
+        definition.topic,
+        definition.partitions,
+        definition.format.name()
+    )
 }
 
 async fn list(dir: &Path, format: Format) -> Result<()> {

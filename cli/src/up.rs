@@ -67,7 +67,9 @@ fn use_kafka(home: &Home, brokers: &str) -> Result<()> {
     config.kafka().check().context("--kafka")?;
     let text = toml::to_string_pretty(&config)?;
     let unfinished = home.config_file().with_extension("toml.new");
-    std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, home.config_file())).context("cairn.toml")
+    std::fs::write(&unfinished, text)
+        .and_then(|()| std::fs::rename(&unfinished, home.config_file()))
+        .context("cairn.toml")
 }
 
 /// A running network.

@@ -199,13 +199,15 @@ fn port_in_use(address: SocketAddr) -> Error {
 fn storage_url(dir: &Path) -> Result<Url> {
     let absolute = std::path::absolute(dir)
         .map_err(|error| Error::input(format!("the folder {} has no absolute path", dir.display())).because(error))?;
-    let relative = std::env::current_dir()
-        .ok()
-        .and_then(|here| absolute.strip_prefix(here).ok().map(Path::to_path_buf));
+    let relative =
+        std::env::current_dir().ok().and_then(|here| absolute.strip_prefix(here).ok().map(Path::to_path_buf));
     // Four slashes: an empty host, then a path that is still absolute once tansu took one slash away.
     let candidates = [
         absolute.to_str().map(|path| (path.to_owned(), format!("sqlite:///{path}/{DATABASE}"))),
-        relative.as_deref().and_then(Path::to_str).map(|path| (path.to_owned(), format!("sqlite:///{path}/{DATABASE}"))),
+        relative
+            .as_deref()
+            .and_then(Path::to_str)
+            .map(|path| (path.to_owned(), format!("sqlite:///{path}/{DATABASE}"))),
     ];
     for (path, text) in candidates.into_iter().flatten() {
         let Ok(url) = Url::parse(&text) else { continue };

@@ -87,7 +87,10 @@ async fn a_port_in_use_says_which_role_and_port() {
     let error = EmbeddedBroker::start(folder.path(), address).await.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.kind(), crate::ErrorKind::Input);
-    assert!(text.contains(&address.port().to_string()) && text.contains("broker") && text.contains("another"), "{text}");
+    assert!(
+        text.contains(&address.port().to_string()) && text.contains("broker") && text.contains("another"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

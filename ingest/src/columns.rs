@@ -11,14 +11,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array,
-    FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, PrimitiveArray,
-    StringArray, StructArray, Time32MillisecondArray, Time64MicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
+    Time32MillisecondArray, Time64MicrosecondArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field as ArrowField, Fields, SchemaRef, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    ArrowPrimitiveType, DataType, Field as ArrowField, Fields, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -72,9 +72,7 @@ impl Column {
                 keys: Box::new(Self::with(Data::bytes())),
                 items: Box::new(Self::new(&items.kind)),
             },
-            Kind::Record(record) => {
-                Data::Struct(record.fields.iter().map(|field| Self::new(&field.ty.kind)).collect())
-            }
+            Kind::Record(record) => Data::Struct(record.fields.iter().map(|field| Self::new(&field.ty.kind)).collect()),
         };
         Self::with(data)
     }
@@ -155,14 +153,18 @@ impl Column {
             (Data::Int32(positions), Kind::Enum(kind), DataType::Utf8) => {
                 Arc::new(symbols(&std::mem::take(positions), &kind.symbols, nulls.as_ref()))
             }
-            (Data::Int32(values), _, DataType::Int32) => Arc::new(Int32Array::new(std::mem::take(values).into(), nulls)),
+            (Data::Int32(values), _, DataType::Int32) => {
+                Arc::new(Int32Array::new(std::mem::take(values).into(), nulls))
+            }
             (Data::Int32(values), _, DataType::Date32) => {
                 Arc::new(Date32Array::new(std::mem::take(values).into(), nulls))
             }
             (Data::Int32(values), _, DataType::Time32(TimeUnit::Millisecond)) => {
                 Arc::new(Time32MillisecondArray::new(std::mem::take(values).into(), nulls))
             }
-            (Data::Int64(values), _, DataType::Int64) => Arc::new(Int64Array::new(std::mem::take(values).into(), nulls)),
+            (Data::Int64(values), _, DataType::Int64) => {
+                Arc::new(Int64Array::new(std::mem::take(values).into(), nulls))
+            }
             (Data::Int64(values), _, DataType::Time64(TimeUnit::Microsecond)) => {
                 Arc::new(Time64MicrosecondArray::new(std::mem::take(values).into(), nulls))
             }
@@ -175,19 +177,15 @@ impl Column {
                 Decimal128Array::new(std::mem::take(values).into(), nulls)
                     .with_precision_and_scale(*precision, *scale)?,
             ),
-            (Data::Bytes { offsets, values }, _, DataType::Utf8) => Arc::new(StringArray::try_new(
-                take_offsets(offsets),
-                Buffer::from_vec(std::mem::take(values)),
-                nulls,
-            )?),
-            (Data::Bytes { offsets, values }, _, DataType::Binary) => Arc::new(BinaryArray::try_new(
-                take_offsets(offsets),
-                Buffer::from_vec(std::mem::take(values)),
-                nulls,
-            )?),
-            (Data::Fixed { values, .. }, _, DataType::FixedSizeBinary(size)) => Arc::new(
-                FixedSizeBinaryArray::try_new(*size, Buffer::from_vec(std::mem::take(values)), nulls)?,
-            ),
+            (Data::Bytes { offsets, values }, _, DataType::Utf8) => {
+                Arc::new(StringArray::try_new(take_offsets(offsets), Buffer::from_vec(std::mem::take(values)), nulls)?)
+            }
+            (Data::Bytes { offsets, values }, _, DataType::Binary) => {
+                Arc::new(BinaryArray::try_new(take_offsets(offsets), Buffer::from_vec(std::mem::take(values)), nulls)?)
+            }
+            (Data::Fixed { values, .. }, _, DataType::FixedSizeBinary(size)) => {
+                Arc::new(FixedSizeBinaryArray::try_new(*size, Buffer::from_vec(std::mem::take(values)), nulls)?)
+            }
             (Data::List { offsets, items }, Kind::Array(inner), DataType::List(field)) => Arc::new(ListArray::try_new(
                 field.clone(),
                 take_offsets(offsets),
@@ -266,7 +264,8 @@ impl Data {
 
 /// An offset that fits Arrow's.
 pub(crate) fn offset(end: usize) -> Result<i32, Reason> {
-    i32::try_from(end).map_err(|_| Reason::new(format!("the batch holds more than {OFFSET_MAX} bytes or items in one column")))
+    i32::try_from(end)
+        .map_err(|_| Reason::new(format!("the batch holds more than {OFFSET_MAX} bytes or items in one column")))
 }
 
 fn cut(offsets: &mut Vec<i32>, rows: usize) -> usize {
@@ -372,7 +371,8 @@ impl Columns {
     /// The rows so far as a batch; the columns are empty afterwards.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch> {
         let rows = std::mem::take(&mut self.rows);
-        let unfit = |error: ArrowError| Error::input("the table's columns do not fit the stream's schema").because(error);
+        let unfit =
+            |error: ArrowError| Error::input("the table's columns do not fit the stream's schema").because(error);
         let arrays = finish_all(&mut self.columns, &self.record, self.schema.fields()).map_err(unfit)?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options).map_err(unfit)

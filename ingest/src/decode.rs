@@ -350,7 +350,10 @@ fn check_field_names(definition: &StreamDefinition, record: &Record) -> Result<(
     for (setting, name) in wanted.chain(definition.event_time.iter().map(|name| ("event_time", name))) {
         if record.position(name).is_none() {
             let names: Vec<_> = record.fields.iter().map(|field| field.name.as_str()).collect();
-            return Err(Error::input(format!("`{setting}` names {name}; the schema's fields are {}", names.join(", "))));
+            return Err(Error::input(format!(
+                "`{setting}` names {name}; the schema's fields are {}",
+                names.join(", ")
+            )));
         }
     }
     Ok(())

@@ -14,9 +14,9 @@
 //! text where the field is a string. Texts of arrays, maps and records are JSON. Whatever is not a string may have
 //! spaces around it.
 
-mod value;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::fmt;
 use std::sync::Arc;
@@ -140,7 +140,10 @@ impl Encoder {
         let position = |setting: &str, name: &String| {
             record.position(name).ok_or_else(|| {
                 let names = names(&record);
-                Error::input(format!("the stream {}: `{setting}` names {name}; its fields are {names}", definition.name))
+                Error::input(format!(
+                    "the stream {}: `{setting}` names {name}; its fields are {names}",
+                    definition.name
+                ))
             })
         };
         let key = definition.key_fields.iter().map(|name| position("key_fields", name)).collect::<Result<_>>()?;
@@ -155,7 +158,14 @@ impl Encoder {
                 field.ty.kind.describe()
             )));
         }
-        Ok(Self { stream: definition.name.clone(), format: definition.format, schema_id: last.id, record, key, event_time })
+        Ok(Self {
+            stream: definition.name.clone(),
+            format: definition.format,
+            schema_id: last.id,
+            record,
+            key,
+            event_time,
+        })
     }
 
     /// The schema's fields in order.
@@ -223,11 +233,7 @@ impl Encoder {
         self.write(message, |position| row.get(&self.record.fields[position].name).map(Cell::Json))
     }
 
-    fn write<'c>(
-        &self,
-        message: &mut Message,
-        cell: impl Fn(usize) -> Option<Cell<'c>>,
-    ) -> Result<(), EncodeError> {
+    fn write<'c>(&self, message: &mut Message, cell: impl Fn(usize) -> Option<Cell<'c>>) -> Result<(), EncodeError> {
         message.value.clear();
         message.event_time_ms = None;
         let mut key = message.key.take().unwrap_or_default();

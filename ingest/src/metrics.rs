@@ -72,11 +72,7 @@ impl Metrics {
                 "Records quarantined, by kind of reason.",
                 &["stream", "reason"],
             )?,
-            gap_offsets: counter(
-                "cairn_ingest_gap_offsets_total",
-                "Offsets declared to hold no record.",
-                &["stream"],
-            )?,
+            gap_offsets: counter("cairn_ingest_gap_offsets_total", "Offsets declared to hold no record.", &["stream"])?,
             kafka_errors: counter("cairn_ingest_kafka_errors_total", "Errors of the connection to Kafka.", &["code"])?,
             end_offset: gauge("cairn_ingest_kafka_end_offset", "Offset that the next record will get.", place)?,
             anchored_offset: gauge("cairn_ingest_anchored_offset", "Offset that the next anchor begins with.", place)?,

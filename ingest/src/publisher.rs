@@ -88,7 +88,13 @@ impl Publisher {
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
         let producer = ThreadedProducer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| Error::input(format!("a Kafka setting is wrong: {}", reason(&error))))?;
-        Ok(Self { kafka: kafka.clone(), topic: definition.topic.clone(), encoder, producer, message: Message::default() })
+        Ok(Self {
+            kafka: kafka.clone(),
+            topic: definition.topic.clone(),
+            encoder,
+            producer,
+            message: Message::default(),
+        })
     }
 
     /// A publisher for another stream over the same connection, with counts in common.

@@ -98,9 +98,16 @@ pub(crate) enum Kind {
     Date,
     Time(Unit),
     /// An instant (`utc`), or a local date and time without a zone.
-    Timestamp { unit: Unit, utc: bool },
+    Timestamp {
+        unit: Unit,
+        utc: bool,
+    },
     Uuid,
-    Decimal { precision: u8, scale: u8, fixed: Option<usize> },
+    Decimal {
+        precision: u8,
+        scale: u8,
+        fixed: Option<usize>,
+    },
     Fixed(usize),
     Enum(Arc<EnumKind>),
     Array(Box<Type>),
@@ -249,7 +256,9 @@ impl Parser {
             _ => {
                 let full = full_name(name, namespace);
                 if self.open.contains(&full) {
-                    return Err(Error::input(format!("{place} contains itself (record {full}): no table has that shape")));
+                    return Err(Error::input(format!(
+                        "{place} contains itself (record {full}): no table has that shape"
+                    )));
                 }
                 let known = self.named.get(&full).or_else(|| self.named.get(name));
                 known.cloned().ok_or_else(|| {
@@ -285,7 +294,9 @@ impl Parser {
                 (_, "big-decimal") => {
                     return Err(Error::input(format!("{place} is a big-decimal, which does not become a column")));
                 }
-                (base, logical) => logical_kind(base, logical).map_or_else(|| self.by_name(base, namespace, place), Ok)?,
+                (base, logical) => {
+                    logical_kind(base, logical).map_or_else(|| self.by_name(base, namespace, place), Ok)?
+                }
             },
         })
     }
@@ -316,13 +327,7 @@ impl Parser {
         Ok(kind)
     }
 
-    fn fixed(
-        &mut self,
-        declaration: &Map<String, Json>,
-        namespace: &str,
-        logical: &str,
-        place: &str,
-    ) -> Result<Kind> {
+    fn fixed(&mut self, declaration: &Map<String, Json>, namespace: &str, logical: &str, place: &str) -> Result<Kind> {
         let (full, _) = declared_name(declaration, namespace, place)?;
         let size = declaration.get("size").and_then(Json::as_u64).and_then(|size| usize::try_from(size).ok());
         let Some(size) = size.filter(|size| (1..=FIXED_MAX).contains(size)) else {
@@ -381,7 +386,9 @@ impl Parser {
             )));
         }
         if top && name.starts_with('_') {
-            return Err(Error::input(format!("the field {name} begins with _; those columns are Cairn's own: rename it")));
+            return Err(Error::input(format!(
+                "the field {name} begins with _; those columns are Cairn's own: rename it"
+            )));
         }
         let place = if top { format!("the field {name}") } else { format!("{place}.{name}") };
         let ty = self.nested(field.get("type").unwrap_or(&Json::Null), namespace, &place)?;

@@ -148,7 +148,8 @@ fn zone(rest: &mut &[u8]) -> Result<Option<i64>, &'static str> {
 
 fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
     let (text, after) = rest.split_at_checked(count)?;
-    let value = text.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))?;
+    let value =
+        text.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))?;
     *rest = after;
     Some(value)
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cairn_proof::units::{Offset, Partition};
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset as KafkaOffset;
@@ -87,7 +87,9 @@ async fn create(kafka: &KafkaConfig, missing: &[&TopicSpec]) -> Result<()> {
             Ok(topic) => tracing::info!(topic, "topic made"),
             // Another process was faster; the partition count is checked once more below.
             Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => tracing::debug!(topic, "topic already there"),
-            Err((topic, code)) => return Err(Error::retry(format!("the broker did not make the topic {topic}: {code}"))),
+            Err((topic, code)) => {
+                return Err(Error::retry(format!("the broker did not make the topic {topic}: {code}")));
+            }
         }
     }
     let counts = partition_counts(kafka).await?;

@@ -38,7 +38,9 @@ pub enum BlockError {
     #[error("the block does not decode: {0}")]
     Encoding(#[from] CborError),
     /// Other statements than the header says.
-    #[error("the header says {expected_count} statements with root {expected}, the block holds {found_count} with root {found}")]
+    #[error(
+        "the header says {expected_count} statements with root {expected}, the block holds {found_count} with root {found}"
+    )]
     Statements {
         /// Root in the header.
         expected: Digest,

@@ -262,7 +262,9 @@ impl<'a> Reader<'a> {
     /// As [`Reader::bytes`], and when the length differs.
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], CborError> {
         let bytes = self.bytes()?;
-        bytes.try_into().map_err(|_| self.error(format!("a byte string of {N} bytes"), format!("{} bytes", bytes.len())))
+        bytes
+            .try_into()
+            .map_err(|_| self.error(format!("a byte string of {N} bytes"), format!("{} bytes", bytes.len())))
     }
 
     /// A text string, borrowed.

@@ -282,7 +282,13 @@ mod tests {
     fn genesis(keys: &[SigningKey]) -> Genesis {
         let validators =
             keys.iter().map(|key| GenesisValidator { name: "v".into(), public_key: key.public() }).collect();
-        Genesis { format: GENESIS_MARK.into(), chain_id: "city".into(), timestamp_ms: 1, validators, identities: vec![] }
+        Genesis {
+            format: GENESIS_MARK.into(),
+            chain_id: "city".into(),
+            timestamp_ms: 1,
+            validators,
+            identities: vec![],
+        }
     }
 
     #[test]

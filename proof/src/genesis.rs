@@ -93,7 +93,8 @@ impl Genesis {
     /// # Errors
     /// Names the first field that holds what it may not hold.
     pub fn check(&self) -> Result<(), GenesisError> {
-        let wrong = |field, expected: &str, found: String| Err(GenesisError { field, expected: expected.into(), found });
+        let wrong =
+            |field, expected: &str, found: String| Err(GenesisError { field, expected: expected.into(), found });
         if self.format != GENESIS_MARK {
             return wrong("format", GENESIS_MARK, format!("{:?}", self.format));
         }

@@ -189,15 +189,22 @@ impl Receipt {
         let record = self.check_record()?;
         held(StepName::Record, describe_record(&record));
         let (anchor, anchorer) = self.check_anchor(genesis)?;
-        let detail = format!("{} partition {} offsets {}–{}, ", anchor.stream, anchor.partition, anchor.first, anchor.last);
+        let detail =
+            format!("{} partition {} offsets {}–{}, ", anchor.stream, anchor.partition, anchor.first, anchor.last);
         held(StepName::Anchor, detail + &format!("{} records, signed by identity {anchorer}", anchor.count));
         self.check_batch(&record, &anchor)?;
         let detail = format!("leaf {} of {} leads to root {}", self.batch.index, anchor.count, anchor.records_root);
         held(StepName::Batch, detail);
         let header = self.check_log()?;
-        held(StepName::Log, format!("anchor {} of {} leads to root {}", self.log.index, header.log_size, header.log_root));
+        held(
+            StepName::Log,
+            format!("anchor {} of {} leads to root {}", self.log.index, header.log_size, header.log_root),
+        );
         check_header(&header, genesis)?;
-        held(StepName::Header, format!("chain {}, height {}, digest {}", header.chain_id, header.height, header.digest()));
+        held(
+            StepName::Header,
+            format!("chain {}, height {}, digest {}", header.chain_id, header.height, header.digest()),
+        );
         let signed = self.check_certificate(&header, genesis)?;
         held(StepName::Certificate, format!("{signed} of {} validators signed", genesis.validators.len()));
         Ok(Verified { record, anchor, anchorer, header, steps })
@@ -263,7 +270,10 @@ impl Receipt {
 fn check_header(header: &Header, genesis: &Genesis) -> Result<(), ReceiptError> {
     let fail = |reason: String| ReceiptError { step: StepName::Header, reason };
     if header.chain_id != genesis.chain_id {
-        return Err(fail(format!("the genesis is of chain {:?}, the header of {:?}", genesis.chain_id, header.chain_id)));
+        return Err(fail(format!(
+            "the genesis is of chain {:?}, the header of {:?}",
+            genesis.chain_id, header.chain_id
+        )));
     }
     let expected = validators_hash(&genesis.validator_keys());
     if header.validators_hash != expected {
@@ -275,7 +285,12 @@ fn check_header(header: &Header, genesis: &Genesis) -> Result<(), ReceiptError> 
 fn describe_record(record: &OwnedRecord) -> String {
     let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("none".to_owned(), |b| format!("{} bytes", b.len()));
     let place = format!("topic {} partition {} offset {}", record.topic, record.partition, record.offset);
-    format!("{place}, timestamp {} ms, key {}, value {}", record.timestamp_ms, length(&record.key), length(&record.value))
+    format!(
+        "{place}, timestamp {} ms, key {}, value {}",
+        record.timestamp_ms,
+        length(&record.key),
+        length(&record.value)
+    )
 }
 
 fn failed<E: std::fmt::Display>(step: StepName) -> impl Fn(E) -> ReceiptError {

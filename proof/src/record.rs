@@ -264,7 +264,15 @@ mod tests {
 
     #[test]
     fn null_and_empty_differ() {
-        let record = |value| Record { topic: "t", partition: Partition(0), offset: Offset(0), timestamp_ms: 0, key: None, value, headers: &[] };
+        let record = |value| Record {
+            topic: "t",
+            partition: Partition(0),
+            offset: Offset(0),
+            timestamp_ms: 0,
+            key: None,
+            value,
+            headers: &[],
+        };
         assert_ne!(record(None).leaf(&[0; 16]), record(Some(b"")).leaf(&[0; 16]));
     }
 }

@@ -56,8 +56,9 @@ impl ColumnsCache {
         {
             return Ok(Arc::clone(columns));
         }
-        let values = cairn_anchor::schema::table_schema(definition)
-            .map_err(|error| DataFusionError::Plan(format!("stream {} has no usable schema: {error}", definition.name)))?;
+        let values = cairn_anchor::schema::table_schema(definition).map_err(|error| {
+            DataFusionError::Plan(format!("stream {} has no usable schema: {error}", definition.name))
+        })?;
         let columns = Arc::new(StreamColumns::new(&values)?);
         known.insert(definition.name.clone(), (Arc::clone(definition), Arc::clone(&columns)));
         Ok(columns)
@@ -82,39 +83,20 @@ impl HeightCatalog {
                 tracing::warn!(stream = %stream.definition.name, "a stream takes the name of a system schema; it has no table");
                 continue;
             }
-            streams
-                .entry(schema.to_owned())
-                .or_default()
-                .insert(table.to_owned(), stream.clone());
+            streams.entry(schema.to_owned()).or_default().insert(table.to_owned(), stream.clone());
         }
-        let mut names: Vec<(String, Vec<String>)> = streams
-            .iter()
-            .map(|(schema, tables)| (schema.clone(), tables.keys().cloned().collect()))
-            .collect();
-        names.push((
-            SYSTEM_SCHEMA.to_owned(),
-            SYSTEM_TABLES.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        ));
+        let mut names: Vec<(String, Vec<String>)> =
+            streams.iter().map(|(schema, tables)| (schema.clone(), tables.keys().cloned().collect())).collect();
+        names.push((SYSTEM_SCHEMA.to_owned(), SYSTEM_TABLES.iter().map(|(name, _)| (*name).to_owned()).collect()));
         streams.entry(DEFAULT_SCHEMA.to_owned()).or_default();
         let mut schemas: BTreeMap<String, Arc<dyn SchemaProvider>> = BTreeMap::new();
         for (schema, tables) in streams {
-            let provider = StreamSchema {
-                tables,
-                store: store.clone(),
-                columns: Arc::clone(columns),
-            };
+            let provider = StreamSchema { tables, store: store.clone(), columns: Arc::clone(columns) };
             schemas.insert(schema, Arc::new(provider));
         }
-        let system = SystemSchema {
-            snapshot: Arc::clone(&snapshot),
-            store: store.clone(),
-        };
+        let system = SystemSchema { snapshot: Arc::clone(&snapshot), store: store.clone() };
         schemas.insert(SYSTEM_SCHEMA.to_owned(), Arc::new(system));
-        Self {
-            snapshot,
-            schemas,
-            names,
-        }
+        Self { snapshot, schemas, names }
     }
 
     pub(crate) fn height(&self) -> Height {

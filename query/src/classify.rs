@@ -35,11 +35,9 @@ fn refusal(error: &DataFusionError) -> Option<QueryError> {
     if let Some(refused) = VerifyError::find(error) {
         let (kind, state, hint) = match refused.kind() {
             Kind::Corrupted => (QueryErrorKind::Corrupted, SqlState::DATA_CORRUPTED, RESTORE),
-            Kind::Unavailable => (
-                QueryErrorKind::Unavailable,
-                SqlState::IO_ERROR,
-                "the object store did not answer; try again",
-            ),
+            Kind::Unavailable => {
+                (QueryErrorKind::Unavailable, SqlState::IO_ERROR, "the object store did not answer; try again")
+            }
             Kind::Request => (
                 QueryErrorKind::Internal,
                 SqlState::INTERNAL,
@@ -120,11 +118,12 @@ fn schema_error(error: &SchemaError) -> QueryError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
-            let wanted = field.relation.as_ref().map_or_else(
-                || field.name.clone(),
-                |relation| format!("{}.{}", relation.table(), field.name),
-            );
-            let error = QueryError::statement(SqlState::UNDEFINED_COLUMN, format!("column \"{wanted}\" does not exist"));
+            let wanted = field
+                .relation
+                .as_ref()
+                .map_or_else(|| field.name.clone(), |relation| format!("{}.{}", relation.table(), field.name));
+            let error =
+                QueryError::statement(SqlState::UNDEFINED_COLUMN, format!("column \"{wanted}\" does not exist"));
             match hint(&field.name, &names, "columns") {
                 Some(hint) => error.with_hint(hint),
                 None => error,

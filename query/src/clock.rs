@@ -38,11 +38,7 @@ impl Drop for Running {
 
 impl StatementClock {
     pub(crate) fn start(engine: &Engine) -> Self {
-        Self(Arc::new(Running {
-            started: Instant::now(),
-            engine: engine.clone(),
-            stopped: Mutex::new(false),
-        }))
+        Self(Arc::new(Running { started: Instant::now(), engine: engine.clone(), stopped: Mutex::new(false) }))
     }
 
     /// The statement ended.

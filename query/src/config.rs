@@ -116,11 +116,7 @@ impl QueryConfig {
         in_range("connections_max", self.connections_max, 1..=10_000)?;
         in_range("memory_limit_mib", self.memory_limit_mib, 16..=1_048_576)?;
         in_range("footer_cache_mib", self.footer_cache_mib, 1..=65_536)?;
-        in_range(
-            "statement_timeout_ms_max",
-            self.statement_timeout_ms_max,
-            1..=86_400_000,
-        )?;
+        in_range("statement_timeout_ms_max", self.statement_timeout_ms_max, 1..=86_400_000)?;
         in_range("statement_bytes_max", self.statement_bytes_max, 1_024..=16_777_216)?;
         in_range("message_bytes_max", self.message_bytes_max, 1_024..=1_073_741_824)?;
         in_range("answer_mib_max", self.answer_mib_max, 1..=1_048_576)?;
@@ -157,29 +153,17 @@ mod tests {
 
     #[test]
     fn a_remote_address_needs_to_be_wanted() {
-        let remote = QueryConfig {
-            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            ..QueryConfig::default()
-        };
+        let remote = QueryConfig { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..QueryConfig::default() };
         let error = remote.check().expect_err("0.0.0.0 is not loopback");
         assert_eq!(error.key, "host");
-        let wanted = QueryConfig {
-            allow_remote_clients: true,
-            ..remote
-        };
+        let wanted = QueryConfig { allow_remote_clients: true, ..remote };
         assert_eq!(wanted.check(), Ok(()));
     }
 
     #[test]
     fn an_error_names_key_value_and_range() {
-        let config = QueryConfig {
-            batch_rows: 1,
-            ..QueryConfig::default()
-        };
+        let config = QueryConfig { batch_rows: 1, ..QueryConfig::default() };
         let error = config.check().expect_err("1 is below the range");
-        assert_eq!(
-            error.to_string(),
-            "query configuration: batch_rows = 1 is not allowed; allowed is 64 to 1048576"
-        );
+        assert_eq!(error.to_string(), "query configuration: batch_rows = 1 is not allowed; allowed is 64 to 1048576");
     }
 }

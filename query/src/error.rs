@@ -139,13 +139,7 @@ pub type Result<T, E = QueryError> = std::result::Result<T, E>;
 impl QueryError {
     /// An error of `kind` with a message.
     pub fn new(kind: QueryErrorKind, state: SqlState, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            state,
-            message: message.into(),
-            hint: None,
-            detail: None,
-        }
+        Self { kind, state, message: message.into(), hint: None, detail: None }
     }
 
     /// The statement is wrong.
@@ -186,15 +180,9 @@ impl QueryError {
     pub(crate) fn height_not_known(asked: Height, newest: Height) -> Self {
         Self::statement(
             SqlState::INVALID_PARAMETER_VALUE,
-            format!(
-                "block {} is not known yet: the newest finalized block here is {}",
-                asked.0, newest.0
-            ),
+            format!("block {} is not known yet: the newest finalized block here is {}", asked.0, newest.0),
         )
-        .with_hint(format!(
-            "choose a height of at most {}, or wait until block {} is finalized",
-            newest.0, asked.0
-        ))
+        .with_hint(format!("choose a height of at most {}, or wait until block {} is finalized", newest.0, asked.0))
     }
 
     /// The statement took longer than it may.
@@ -211,10 +199,6 @@ impl QueryError {
 
     /// The client sent a cancel request.
     pub(crate) fn cancelled() -> Self {
-        Self::new(
-            QueryErrorKind::Cancelled,
-            SqlState::QUERY_CANCELED,
-            "canceling statement due to user request",
-        )
+        Self::new(QueryErrorKind::Cancelled, SqlState::QUERY_CANCELED, "canceling statement due to user request")
     }
 }

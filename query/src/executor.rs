@@ -98,10 +98,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(deadline: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            stopped: AtomicBool::new(false),
-            deadline,
-        })
+        Arc::new(Self { stopped: AtomicBool::new(false), deadline })
     }
 
     /// Nobody wants the rows any more.
@@ -138,10 +135,8 @@ fn guarded_loop(join: &NestedLoopJoinExec, guard: &Arc<Guard>) -> Result<Option<
     let Some(filter) = join.filter() else {
         return Ok(None);
     };
-    let expression: Arc<dyn PhysicalExpr> = Arc::new(GuardedCondition {
-        condition: Arc::clone(filter.expression()),
-        guard: Arc::clone(guard),
-    });
+    let expression: Arc<dyn PhysicalExpr> =
+        Arc::new(GuardedCondition { condition: Arc::clone(filter.expression()), guard: Arc::clone(guard) });
     let filter = JoinFilter::new(expression, filter.column_indices().to_vec(), Arc::clone(filter.schema()));
     let join = NestedLoopJoinExecBuilder::from(join).with_filter(Some(filter)).build()?;
     Ok(Some(Arc::new(join)))
@@ -158,11 +153,7 @@ struct GuardExec {
 impl GuardExec {
     fn new(input: Arc<dyn ExecutionPlan>, guard: Arc<Guard>) -> Self {
         let properties = PlanProperties::clone(input.properties()).with_scheduling_type(SchedulingType::Cooperative);
-        Self {
-            input,
-            guard,
-            properties: Arc::new(properties),
-        }
+        Self { input, guard, properties: Arc::new(properties) }
     }
 }
 
@@ -200,10 +191,7 @@ impl ExecutionPlan for GuardExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
             (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.guard)))),
             _ => Err(DataFusionError::Internal("a guard has one input".to_owned())),
@@ -266,10 +254,7 @@ impl PhysicalExpr for GuardedCondition {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         match (children.pop(), children.is_empty()) {
-            (Some(condition), true) => Ok(Arc::new(Self {
-                condition,
-                guard: Arc::clone(&self.guard),
-            })),
+            (Some(condition), true) => Ok(Arc::new(Self { condition, guard: Arc::clone(&self.guard) })),
             _ => Err(DataFusionError::Internal("a guarded condition has one part".to_owned())),
         }
     }

@@ -30,10 +30,7 @@ impl fmt::Debug for FollowedChain {
 impl FollowedChain {
     /// Over a follower, which goes on following.
     pub fn new(follower: Follower) -> Self {
-        Self {
-            follower,
-            definitions: Mutex::default(),
-        }
+        Self { follower, definitions: Mutex::default() }
     }
 
     fn blocks(&self, up_to: Height) -> BlockList {
@@ -63,9 +60,7 @@ impl SnapshotSource for FollowedChain {
             .filter(|stream| stream.height <= at)
             .map(|stream| StreamAt {
                 definition: Arc::clone(
-                    definitions
-                        .entry(stream.statement)
-                        .or_insert_with(|| Arc::new(stream.definition.clone())),
+                    definitions.entry(stream.statement).or_insert_with(|| Arc::new(stream.definition.clone())),
                 ),
                 owner: stream.owner,
                 registered: stream.height,
@@ -99,12 +94,6 @@ impl SnapshotSource for FollowedChain {
                 registered: identity.height,
             })
             .collect();
-        Ok(Arc::new(Snapshot {
-            height: at,
-            streams,
-            validators,
-            identities,
-            blocks: self.blocks(at),
-        }))
+        Ok(Arc::new(Snapshot { height: at, streams, validators, identities, blocks: self.blocks(at) }))
     }
 }

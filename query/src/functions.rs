@@ -6,9 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, lit,
-};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, lit};
 
 use crate::catalog::facts::signed;
 use crate::session::CurrentCatalog;
@@ -24,10 +22,7 @@ pub(crate) struct CairnHeight {
 
 impl CairnHeight {
     pub(crate) fn new(current: Arc<CurrentCatalog>) -> Self {
-        Self {
-            signature: Signature::nullary(Volatility::Stable),
-            current,
-        }
+        Self { signature: Signature::nullary(Volatility::Stable), current }
     }
 
     fn height(&self) -> i64 {

@@ -36,12 +36,12 @@ mod statement;
 mod structs;
 mod wire;
 
+pub use cairn_chain_client::{AnchorEntry, BlockSummary};
 pub use config::{ConfigError, QueryConfig};
 pub use engine::{Answer, Engine, StartError};
-pub use cairn_chain_client::{AnchorEntry, BlockSummary};
 pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
 pub use session::{Outcome, Rows, Session};
-pub use wire::{QueryService, RunningQuery};
 pub use snapshot::{BlockList, FixedSnapshots, IdentityAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt};
+pub use wire::{QueryService, RunningQuery};

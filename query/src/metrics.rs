@@ -15,9 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_anchor::verified::Counters;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::error::QueryErrorKind;
 
@@ -65,9 +63,8 @@ impl QueryMetrics {
         let inner = Inner {
             statements,
             seconds: Histogram::with_opts(
-                HistogramOpts::new("cairn_query_seconds", "Duration of statements, in seconds").buckets(vec![
-                    0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0,
-                ]),
+                HistogramOpts::new("cairn_query_seconds", "Duration of statements, in seconds")
+                    .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]),
             )?,
             rows: IntCounter::new("cairn_query_rows_total", "Rows handed to clients")?,
             verified_bytes: IntCounter::new(
@@ -93,9 +90,7 @@ impl QueryMetrics {
         registry.register(Box::new(inner.refused.clone()))?;
         registry.register(Box::new(inner.follower_height.clone()))?;
         registry.register(Box::new(inner.connections.clone()))?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     pub(crate) fn statement_ended(&self, outcome: Result<(), QueryErrorKind>, took: Duration) {
@@ -119,9 +114,7 @@ impl QueryMetrics {
     }
 
     pub(crate) fn follower_at(&self, height: u64) {
-        self.inner
-            .follower_height
-            .set(i64::try_from(height).unwrap_or(i64::MAX));
+        self.inner.follower_height.set(i64::try_from(height).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn connected(&self) -> ConnectionCount {

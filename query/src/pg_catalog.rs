@@ -36,15 +36,9 @@ impl SessionCatalogs {
     pub(crate) fn new(current: Arc<CurrentCatalog>, tables: Arc<PgCatalogStaticTables>) -> Result<Self> {
         // Knows the shapes of the pg_catalog tables themselves, which list everything but need not list themselves.
         let shapes = PgCatalogSchemaProvider::try_new(NothingListed, Arc::clone(&tables), EmptyContextProvider)?;
-        let listed = Listed {
-            current: Arc::clone(&current),
-            shapes: Arc::new(shapes),
-        };
+        let listed = Listed { current: Arc::clone(&current), shapes: Arc::new(shapes) };
         let postgres = PgCatalogSchemaProvider::try_new(listed, tables, EmptyContextProvider)?;
-        Ok(Self(Arc::new(SessionCatalog {
-            current,
-            postgres: Arc::new(postgres),
-        })))
+        Ok(Self(Arc::new(SessionCatalog { current, postgres: Arc::new(postgres) })))
     }
 }
 

@@ -35,9 +35,7 @@ pub(crate) fn store_url() -> Result<ObjectStoreUrl> {
 pub(crate) fn runtime(config: &QueryConfig, store: VerifiedStore) -> Result<Arc<RuntimeEnv>> {
     let pool = TrackConsumersPool::new(GreedyMemoryPool::new(config.memory_limit_bytes()), CONSUMERS_NAMED);
     RuntimeEnvBuilder::new()
-        .with_object_store_registry(Arc::new(OneStore {
-            store: Arc::new(store),
-        }))
+        .with_object_store_registry(Arc::new(OneStore { store: Arc::new(store) }))
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .with_metadata_cache_limit(config.footer_cache_bytes())
@@ -61,8 +59,6 @@ impl ObjectStoreRegistry for OneStore {
         if asked == STORE_URL {
             return Ok(Arc::<VerifiedStore>::clone(&self.store));
         }
-        Err(DataFusionError::Execution(format!(
-            "no store at {asked}: statements reach anchored segments alone"
-        )))
+        Err(DataFusionError::Execution(format!("no store at {asked}: statements reach anchored segments alone")))
     }
 }

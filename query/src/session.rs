@@ -17,9 +17,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cairn_proof::units::Height;
 use datafusion::common::ParamValues;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::error::DataFusionError;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -192,11 +192,7 @@ impl Session {
             }
             batches.push(batch);
         }
-        Ok(Answer {
-            schema,
-            batches,
-            height,
-        })
+        Ok(Answer { schema, batches, height })
     }
 
     /// Splits text into statements that may run.
@@ -311,10 +307,7 @@ impl Session {
 
     fn deadline(&self) -> Deadline {
         let limit = self.settings().timeout(self.engine.config());
-        Deadline {
-            at: Instant::now() + limit,
-            limit,
-        }
+        Deadline { at: Instant::now() + limit, limit }
     }
 
     /// The height for a statement that begins now.
@@ -405,14 +398,8 @@ impl Session {
                 Err(error) => drop(sender.send(Err(error)).await),
             }
         });
-        let running = RunningStatement {
-            receiver,
-            task: task.ok_or_else(going_down)?,
-            guard,
-            deadline,
-            catalog,
-            clock,
-        };
+        let running =
+            RunningStatement { receiver, task: task.ok_or_else(going_down)?, guard, deadline, catalog, clock };
         let metrics = self.engine.metrics().clone();
         let stream = futures::stream::unfold(Some(running), move |running| {
             let metrics = metrics.clone();
@@ -434,12 +421,7 @@ impl Session {
                 }
             }
         });
-        Ok(Rows {
-            schema,
-            stream: stream.boxed(),
-            height: planned.height,
-            of_chain,
-        })
+        Ok(Rows { schema, stream: stream.boxed(), height: planned.height, of_chain })
     }
 
     /// Runs work on the statements' own threads, within the statement's time.
@@ -448,38 +430,23 @@ impl Session {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         let mut running = self.engine.executor().spawn(work).ok_or_else(going_down)?;
-        deadline
-            .guard(running.finished())
-            .await?
-            .map_err(|error| QueryError::internal(panic_text(error)))
+        deadline.guard(running.finished()).await?.map_err(|error| QueryError::internal(panic_text(error)))
     }
 
     fn show(&self, name: &str, clock: StatementClock) -> Result<Rows> {
         let height = self.choose_height(None);
         let value = self.settings().show(name, self.engine.config(), height)?;
         clock.stop(Ok(()));
-        let schema = Arc::new(Schema::new(vec![Field::new(
-            crate::settings::canonical(name),
-            DataType::Utf8,
-            false,
-        )]));
+        let schema = Arc::new(Schema::new(vec![Field::new(crate::settings::canonical(name), DataType::Utf8, false)]));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(vec![value]))])
             .map_err(|error| QueryError::internal(error.to_string()))?;
-        Ok(Rows {
-            schema,
-            stream: futures::stream::once(async move { Ok(batch) }).boxed(),
-            height,
-            of_chain: false,
-        })
+        Ok(Rows { schema, stream: futures::stream::once(async move { Ok(batch) }).boxed(), height, of_chain: false })
     }
 
     async fn open_cursor(&self, name: &str, rows: Rows) -> Result<()> {
         let mut cursors = self.cursors.lock().await;
         if cursors.contains_key(name) {
-            return Err(QueryError::statement(
-                SqlState::DUPLICATE_CURSOR,
-                format!("cursor \"{name}\" already exists"),
-            ));
+            return Err(QueryError::statement(SqlState::DUPLICATE_CURSOR, format!("cursor \"{name}\" already exists")));
         }
         if cursors.len() >= CURSORS_MAX {
             return Err(QueryError::limit(
@@ -514,12 +481,7 @@ impl Session {
             left -= batch.num_rows();
             taken.push(Ok(batch));
         }
-        Ok(Rows {
-            schema,
-            stream: futures::stream::iter(taken).boxed(),
-            height,
-            of_chain,
-        })
+        Ok(Rows { schema, stream: futures::stream::iter(taken).boxed(), height, of_chain })
     }
 }
 
@@ -601,9 +563,7 @@ impl Deadline {
     }
 
     pub(crate) async fn guard<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        timeout_at(self.at.into(), work)
-            .await
-            .map_err(|_| QueryError::timed_out(self.limit))
+        timeout_at(self.at.into(), work).await.map_err(|_| QueryError::timed_out(self.limit))
     }
 }
 
@@ -617,11 +577,7 @@ fn reads_the_chain(plan: &LogicalPlan) -> bool {
         for expression in node.expressions() {
             found |= expression.to_string().contains("cairn_height(");
         }
-        Ok(if found {
-            TreeNodeRecursion::Stop
-        } else {
-            TreeNodeRecursion::Continue
-        })
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     found
 }

@@ -89,10 +89,8 @@ impl Default for Settings {
 }
 
 fn unknown(name: &str) -> QueryError {
-    let error = QueryError::statement(
-        SqlState::UNDEFINED_OBJECT,
-        format!("unrecognized configuration parameter \"{name}\""),
-    );
+    let error =
+        QueryError::statement(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""));
     if name.starts_with("datafusion.") {
         return error.with_hint("the engine's own options are set by the operator, in the configuration file");
     }
@@ -109,10 +107,7 @@ fn invalid(name: &str, value: &str, allowed: &str) -> QueryError {
 
 /// The setting's usual name.
 pub(crate) fn canonical(name: &str) -> &str {
-    ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map_or(name, |(_, setting)| setting)
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, setting)| setting)
 }
 
 impl Settings {
@@ -120,10 +115,7 @@ impl Settings {
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>, newest: Height) -> Result<()> {
         let name = canonical(name);
         if READ_ONLY.contains(&name) {
-            return Err(QueryError::not_allowed(
-                SqlState("55P02"),
-                format!("parameter \"{name}\" cannot be changed"),
-            ));
+            return Err(QueryError::not_allowed(SqlState("55P02"), format!("parameter \"{name}\" cannot be changed")));
         }
         match name {
             "cairn.as_of" => self.as_of = value.map(|value| as_of(value, newest)).transpose()?.flatten(),
@@ -131,10 +123,7 @@ impl Settings {
             "search_path" => self.search_path = search_path(value),
             "timezone" => self.time_zone = time_zone(value)?,
             name => {
-                let (known, _) = ACCEPTED
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .ok_or_else(|| unknown(name))?;
+                let (known, _) = ACCEPTED.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
                 self.set_other(known, value)?;
             }
         }
@@ -179,10 +168,8 @@ impl Settings {
             "timezone" => self.time_zone.clone(),
             "server_version" => SERVER_VERSION.to_owned(),
             name => {
-                let (known, default) = ACCEPTED
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .ok_or_else(|| unknown(name))?;
+                let (known, default) =
+                    ACCEPTED.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
                 self.others.get(known).cloned().unwrap_or_else(|| (*default).to_owned())
             }
         })
@@ -222,10 +209,8 @@ fn as_of(value: &str, newest: Height) -> Result<Option<Height>> {
     if matches!(value.to_ascii_lowercase().as_str(), "latest" | "newest" | "") {
         return Ok(None);
     }
-    let height = value
-        .parse::<u64>()
-        .map(Height)
-        .map_err(|_| invalid("cairn.as_of", value, "a block height, or latest"))?;
+    let height =
+        value.parse::<u64>().map(Height).map_err(|_| invalid("cairn.as_of", value, "a block height, or latest"))?;
     if height > newest {
         return Err(QueryError::height_not_known(height, newest));
     }
@@ -234,7 +219,9 @@ fn as_of(value: &str, newest: Height) -> Result<Option<Height>> {
 
 /// A duration as Postgres writes it: milliseconds, or a number with ms, s, min, h or d. None for 0, "no limit".
 fn duration(value: &str) -> Result<Option<Duration>> {
-    let wrong = || invalid("statement_timeout", value, "a number with ms, s, min, h or d, such as 30s; 0 is the server's limit");
+    let wrong = || {
+        invalid("statement_timeout", value, "a number with ms, s, min, h or d, such as 30s; 0 is the server's limit")
+    };
     let value = value.trim();
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let (number, unit) = value.split_at(digits);
@@ -285,11 +272,10 @@ mod tests {
 
     #[test]
     fn a_timeout_has_units_and_the_servers_limit() {
-        let config = QueryConfig {
-            statement_timeout_ms_max: 60_000,
-            ..QueryConfig::default()
-        };
-        for (text, milliseconds) in [("250", 250), ("250ms", 250), ("3s", 3_000), ("1min", 60_000), ("2h", 60_000), ("0", 60_000)] {
+        let config = QueryConfig { statement_timeout_ms_max: 60_000, ..QueryConfig::default() };
+        for (text, milliseconds) in
+            [("250", 250), ("250ms", 250), ("3s", 3_000), ("1min", 60_000), ("2h", 60_000), ("0", 60_000)]
+        {
             let settings = set("statement_timeout", text).expect(text);
             assert_eq!(settings.timeout(&config), Duration::from_millis(milliseconds), "{text}");
         }
@@ -299,7 +285,8 @@ mod tests {
 
     #[test]
     fn unknown_settings_are_refused_and_the_engines_own_too() {
-        let error = set("datafusion.runtime.temp_directory", "/").expect_err("the engine's options are not the client's");
+        let error =
+            set("datafusion.runtime.temp_directory", "/").expect_err("the engine's options are not the client's");
         assert_eq!(error.state, SqlState::UNDEFINED_OBJECT);
         assert!(set("nonsense", "1").is_err());
         assert!(set("transaction_read_only", "off").is_err());

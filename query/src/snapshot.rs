@@ -84,13 +84,7 @@ pub struct IdentityAt {
 impl Snapshot {
     /// The snapshot of a chain that holds nothing yet.
     pub fn empty(height: Height) -> Self {
-        Self {
-            height,
-            streams: Vec::new(),
-            validators: Vec::new(),
-            identities: Vec::new(),
-            blocks: Arc::new(Vec::new),
-        }
+        Self { height, streams: Vec::new(), validators: Vec::new(), identities: Vec::new(), blocks: Arc::new(Vec::new) }
     }
 }
 
@@ -130,10 +124,7 @@ impl SnapshotSource for FixedSnapshots {
         let known = self.0.partition_point(|snapshot| snapshot.height <= at);
         match known.checked_sub(1).and_then(|last| self.0.get(last)) {
             Some(snapshot) if snapshot.height == at => Ok(Arc::clone(snapshot)),
-            Some(snapshot) => Ok(Arc::new(Snapshot {
-                height: at,
-                ..Snapshot::clone(snapshot)
-            })),
+            Some(snapshot) => Ok(Arc::new(Snapshot { height: at, ..Snapshot::clone(snapshot) })),
             None => Ok(Arc::new(Snapshot::empty(at))),
         }
     }

@@ -21,9 +21,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use cairn_proof::units::Height;
-use datafusion::sql::sqlparser::ast::{
-    self, Query, Reset, Set, SetExpr, Statement as Ast, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{self, Query, Reset, Set, SetExpr, Statement as Ast, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -101,10 +99,7 @@ pub(crate) struct StatementParser {
 
 impl StatementParser {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self {
-            catalogue: PostgresCompatibilityParser::new(),
-            bytes_max,
-        }
+        Self { catalogue: PostgresCompatibilityParser::new(), bytes_max }
     }
 
     /// Splits `text` at semicolons and parses each statement.
@@ -121,10 +116,8 @@ impl StatementParser {
         let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
             .tokenize_with_location()
             .map_err(|error| QueryError::statement(SqlState::SYNTAX_ERROR, format!("syntax error: {error}")))?;
-        let significant: Vec<TokenWithSpan> = tokens
-            .into_iter()
-            .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
-            .collect();
+        let significant: Vec<TokenWithSpan> =
+            tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).collect();
         check_size(&significant)?;
         let lines = LineStarts::of(text);
         significant
@@ -139,11 +132,7 @@ impl StatementParser {
                         format!("AS OF belongs to a query; {} has none", action.tag()),
                     ));
                 }
-                Ok(Statement {
-                    text: statement,
-                    as_of,
-                    action,
-                })
+                Ok(Statement { text: statement, as_of, action })
             })
             .collect()
     }
@@ -154,11 +143,8 @@ impl StatementParser {
                 return Ok(Action::End { tag: "ROLLBACK" });
             }
             if words[0] == "MOVE" {
-                return Err(QueryError::not_allowed(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "MOVE is not supported",
-                )
-                .with_hint("FETCH the rows and skip them"));
+                return Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, "MOVE is not supported")
+                    .with_hint("FETCH the rows and skip them"));
             }
         }
         allow(self.ast(text)?)
@@ -166,9 +152,8 @@ impl StatementParser {
 
     /// Parses one statement, by the catalogue's dialect if it reads the system catalogues only.
     fn ast(&self, text: &str) -> Result<Ast> {
-        let plain = Parser::new(&PostgreSqlDialect {})
-            .try_with_sql(text)
-            .and_then(|mut parser| parser.parse_statements());
+        let plain =
+            Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut parser| parser.parse_statements());
         let statements = match plain {
             Ok(statements) if statements.iter().all(reads_records) => {
                 statements.into_iter().map(records_dialect).collect()
@@ -184,10 +169,9 @@ impl StatementParser {
         match (statements.next(), statements.next()) {
             (Some(statement), None) => Ok(statement),
             (None, _) => Err(QueryError::statement(SqlState::SYNTAX_ERROR, "the statement is empty")),
-            (Some(_), Some(_)) => Err(QueryError::statement(
-                SqlState::SYNTAX_ERROR,
-                "expected a semicolon between two statements",
-            )),
+            (Some(_), Some(_)) => {
+                Err(QueryError::statement(SqlState::SYNTAX_ERROR, "expected a semicolon between two statements"))
+            }
         }
     }
 }
@@ -285,10 +269,7 @@ impl LineStarts {
         let Some(start) = self.0.get(line).copied() else {
             return text.len();
         };
-        text[start..]
-            .char_indices()
-            .nth(column)
-            .map_or(text.len(), |(at, _)| start + at)
+        text[start..].char_indices().nth(column).map_or(text.len(), |(at, _)| start + at)
     }
 }
 
@@ -353,10 +334,7 @@ fn cut_as_of(text: &str, lines: &LineStarts, tokens: &[TokenWithSpan]) -> Result
         {
             return Err(QueryError::statement(
                 SqlState::FEATURE_NOT_SUPPORTED,
-                format!(
-                    "a statement runs at one height; this one names block {} and block {}",
-                    other.0, height.0
-                ),
+                format!("a statement runs at one height; this one names block {} and block {}", other.0, height.0),
             )
             .with_hint("run one statement for each height, or filter by _block"));
         }
@@ -400,9 +378,7 @@ impl Visitor for Relations {
             .0
             .iter()
             .map(|part| {
-                part.as_ident()
-                    .map_or_else(|| part.to_string(), |ident| ident.value.clone())
-                    .to_ascii_lowercase()
+                part.as_ident().map_or_else(|| part.to_string(), |ident| ident.value.clone()).to_ascii_lowercase()
             })
             .collect();
         let catalogue = match parts.as_slice() {
@@ -419,49 +395,37 @@ impl Visitor for Relations {
 
 /// The rewrites that change the spelling of a statement and never its meaning.
 fn records_dialect(statement: Ast) -> Ast {
-    let rules: [&dyn SqlStatementRewriteRule; 3] = [
-        &StripCallableQualifier,
-        &CurrentUserVariableToSessionUserFunctionCall,
-        &RewriteArrayAnyAllOperation,
-    ];
+    let rules: [&dyn SqlStatementRewriteRule; 3] =
+        [&StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall, &RewriteArrayAnyAllOperation];
     rules.iter().fold(statement, |statement, rule| rule.rewrite(statement))
 }
 
 /// The allow-list.
 fn allow(statement: Ast) -> Result<Action> {
     match statement {
-        Ast::Query(_) | Ast::Explain { .. } | Ast::ExplainTable { .. } | Ast::ShowTables { .. } | Ast::ShowColumns { .. } => {
+        Ast::Query(_)
+        | Ast::Explain { .. }
+        | Ast::ExplainTable { .. }
+        | Ast::ShowTables { .. }
+        | Ast::ShowColumns { .. } => {
             only_reads(&statement)?;
             Ok(Action::Read(Box::new(statement)))
         }
         Ast::Set(set) => set_action(set),
         Ast::Reset(reset) => Ok(match reset.reset {
             Reset::ALL => Action::ResetAll { tag: "RESET" },
-            Reset::ConfigurationParameter(name) => Action::Set {
-                name: setting_name(&name),
-                value: None,
-            },
+            Reset::ConfigurationParameter(name) => Action::Set { name: setting_name(&name), value: None },
         }),
         Ast::ShowVariable { variable } => Ok(Action::Show {
-            name: variable
-                .iter()
-                .map(|ident| ident.value.to_ascii_lowercase())
-                .collect::<Vec<_>>()
-                .join("."),
+            name: variable.iter().map(|ident| ident.value.to_ascii_lowercase()).collect::<Vec<_>>().join("."),
         }),
         Ast::StartTransaction { statements, .. } if statements.is_empty() => Ok(Action::Begin),
         Ast::Commit { .. } => Ok(Action::End { tag: "COMMIT" }),
         Ast::Rollback { savepoint: None, .. } => Ok(Action::End { tag: "ROLLBACK" }),
         Ast::Declare { stmts } => declare(stmts),
-        Ast::Fetch {
-            name,
-            direction,
-            into: None,
-            ..
-        } => Ok(Action::Fetch {
-            name: name.value,
-            rows: fetch_count(&direction)?,
-        }),
+        Ast::Fetch { name, direction, into: None, .. } => {
+            Ok(Action::Fetch { name: name.value, rows: fetch_count(&direction)? })
+        }
         Ast::Close { cursor } => Ok(Action::Close {
             name: match cursor {
                 ast::CloseCursor::All => None,
@@ -493,14 +457,14 @@ fn refusal(statement: &Ast) -> QueryError {
         _ => first.clone(),
     };
     let (state, hint) = match first.as_str() {
-        "COPY" | "LOAD" | "UNLOAD" | "INSTALL" | "ATTACH" | "DETACH" | "EXPORT" | "LIST" | "REMOVE" | "PRAGMA" | "CALL" => (
+        "COPY" | "LOAD" | "UNLOAD" | "INSTALL" | "ATTACH" | "DETACH" | "EXPORT" | "LIST" | "REMOVE" | "PRAGMA"
+        | "CALL" => (
             SqlState::INSUFFICIENT_PRIVILEGE,
             "no statement reaches files, programs or the network; to save an answer use psql's \\copy or \\g",
         ),
-        "PREPARE" | "EXECUTE" => (
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "prepare statements through the driver (the extended protocol)",
-        ),
+        "PREPARE" | "EXECUTE" => {
+            (SqlState::FEATURE_NOT_SUPPORTED, "prepare statements through the driver (the extended protocol)")
+        }
         "SAVEPOINT" | "RELEASE" | "ROLLBACK" | "FETCH" | "START" | "BEGIN" => (
             SqlState::FEATURE_NOT_SUPPORTED,
             "there are no savepoints: a read-only transaction has nothing to take back",
@@ -521,9 +485,11 @@ fn only_reads(statement: &Ast) -> Result<()> {
 
         fn pre_visit_statement(&mut self, statement: &Ast) -> ControlFlow<()> {
             match statement {
-                Ast::Query(_) | Ast::Explain { .. } | Ast::ExplainTable { .. } | Ast::ShowTables { .. } | Ast::ShowColumns { .. } => {
-                    ControlFlow::Continue(())
-                }
+                Ast::Query(_)
+                | Ast::Explain { .. }
+                | Ast::ExplainTable { .. }
+                | Ast::ShowTables { .. }
+                | Ast::ShowColumns { .. } => ControlFlow::Continue(()),
                 other => {
                     self.0 = Some(refusal(other));
                     ControlFlow::Break(())
@@ -577,22 +543,14 @@ fn writes_of(query: &Query) -> Option<QueryError> {
 fn setting_name(name: &ast::ObjectName) -> String {
     name.0
         .iter()
-        .map(|part| {
-            part.as_ident()
-                .map_or_else(|| part.to_string(), |ident| ident.value.clone())
-                .to_ascii_lowercase()
-        })
+        .map(|part| part.as_ident().map_or_else(|| part.to_string(), |ident| ident.value.clone()).to_ascii_lowercase())
         .collect::<Vec<_>>()
         .join(".")
 }
 
 fn setting_value(expression: &ast::Expr) -> String {
     match expression {
-        ast::Expr::Value(value) => value
-            .value
-            .clone()
-            .into_string()
-            .unwrap_or_else(|| value.to_string()),
+        ast::Expr::Value(value) => value.value.clone().into_string().unwrap_or_else(|| value.to_string()),
         ast::Expr::Identifier(ident) => ident.value.clone(),
         other => other.to_string(),
     }
@@ -600,18 +558,10 @@ fn setting_value(expression: &ast::Expr) -> String {
 
 fn set_action(set: Set) -> Result<Action> {
     match set {
-        Set::SingleAssignment {
-            scope,
-            variable,
-            values,
-            ..
-        } => {
+        Set::SingleAssignment { scope, variable, values, .. } => {
             if scope == Some(ast::ContextModifier::Local) {
-                return Err(QueryError::not_allowed(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "SET LOCAL is not supported",
-                )
-                .with_hint("use SET, and RESET after the transaction"));
+                return Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, "SET LOCAL is not supported")
+                    .with_hint("use SET, and RESET after the transaction"));
             }
             let value = values.iter().map(setting_value).collect::<Vec<_>>().join(", ");
             Ok(Action::Set {
@@ -623,17 +573,14 @@ fn set_action(set: Set) -> Result<Action> {
             let value = setting_value(&value);
             Ok(Action::Set {
                 name: "timezone".to_owned(),
-                value: (!value.eq_ignore_ascii_case("default") && !value.eq_ignore_ascii_case("local")).then_some(value),
+                value: (!value.eq_ignore_ascii_case("default") && !value.eq_ignore_ascii_case("local"))
+                    .then_some(value),
             })
         }
-        Set::SetNames { charset_name, .. } => Ok(Action::Set {
-            name: "client_encoding".to_owned(),
-            value: Some(charset_name.value),
-        }),
-        Set::SetNamesDefault {} => Ok(Action::Set {
-            name: "client_encoding".to_owned(),
-            value: None,
-        }),
+        Set::SetNames { charset_name, .. } => {
+            Ok(Action::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value) })
+        }
+        Set::SetNamesDefault {} => Ok(Action::Set { name: "client_encoding".to_owned(), value: None }),
         Set::SetTransaction { modes, .. } => {
             let writes = modes
                 .iter()
@@ -646,10 +593,7 @@ fn set_action(set: Set) -> Result<Action> {
             }
             Ok(Action::Ignored { tag: "SET" })
         }
-        other => Err(QueryError::not_allowed(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("{other} is not supported"),
-        )),
+        other => Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, format!("{other} is not supported"))),
     }
 }
 
@@ -671,10 +615,7 @@ fn declare(statements: Vec<ast::Declare>) -> Result<Action> {
         ([name], Some(query)) if cursor => {
             let query = Ast::Query(query);
             only_reads(&query)?;
-            Ok(Action::Declare {
-                name: name.value.clone(),
-                query: Box::new(query),
-            })
+            Ok(Action::Declare { name: name.value.clone(), query: Box::new(query) })
         }
         _ => Err(unsupported()),
     }

@@ -33,9 +33,7 @@ pub(crate) struct MaskNullRecords {
 
 impl MaskNullRecords {
     pub(crate) fn new() -> Self {
-        Self {
-            masked: Arc::new(ScalarUDF::new_from_impl(MaskedGetField(GetFieldFunc::new()))),
-        }
+        Self { masked: Arc::new(ScalarUDF::new_from_impl(MaskedGetField(GetFieldFunc::new()))) }
     }
 }
 

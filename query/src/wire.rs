@@ -94,13 +94,7 @@ impl QueryService {
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(accept(listener, engine.clone(), stopped));
         tracing::info!(%addr, "query: Postgres clients are served");
-        Ok(RunningQuery {
-            addr,
-            engine,
-            stop,
-            task: Some(task),
-            watch: None,
-        })
+        Ok(RunningQuery { addr, engine, stop, task: Some(task), watch: None })
     }
 }
 

@@ -71,7 +71,8 @@ async fn a_flipped_bit_in_a_hash_tree_is_refused() {
     city.register(definition.clone(), 1);
     let values: Vec<String> = (0..6_000)
         .map(|row| {
-            let noise = u64::from_be_bytes(cairn_proof::digest::sha256(&[&i32::to_be_bytes(row)]).0[..8].try_into().unwrap());
+            let noise =
+                u64::from_be_bytes(cairn_proof::digest::sha256(&[&i32::to_be_bytes(row)]).0[..8].try_into().unwrap());
             format!(r#"{{"detector":"{noise:x}","vehicles":{row}}}"#)
         })
         .collect();
@@ -111,11 +112,19 @@ async fn missing_shortened_and_swapped_objects_are_refused() {
         ("empty segment", Box::new(|| fs::write(&segment, b"").unwrap())),
         ("lengthened segment", Box::new(|| fs::write(&segment, [sound.as_slice(), b"x"].concat()).unwrap())),
         ("shortened tree", Box::new(|| fs::write(outboard(&segment), &tree[..tree.len() - 1]).unwrap())),
-        ("another batch's segment", Box::new(|| { fs::copy(&other, &segment).unwrap(); })),
-        ("a folder in its place", Box::new(|| {
-            fs::remove_file(&segment).unwrap();
-            fs::create_dir(&segment).unwrap();
-        })),
+        (
+            "another batch's segment",
+            Box::new(|| {
+                fs::copy(&other, &segment).unwrap();
+            }),
+        ),
+        (
+            "a folder in its place",
+            Box::new(|| {
+                fs::remove_file(&segment).unwrap();
+                fs::create_dir(&segment).unwrap();
+            }),
+        ),
     ];
     for (what, damage) in cases {
         damage();

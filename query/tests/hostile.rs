@@ -156,8 +156,16 @@ async fn statements_have_bounds() {
         ("54001", "SELECT 1 ".to_owned() + &"UNION ALL SELECT 1 ".repeat(2_000)),
         ("54001", format!("SELECT {}1", "NOT ".repeat(10_000))),
         ("54001", format!("SELECT {}1", "- ".repeat(10_000))),
-        ("53200", "SELECT count(*) FROM (SELECT DISTINCT v * 7919 % 100000007 FROM generate_series(1, 20000000) AS s(v))".to_owned()),
-        ("57014", "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7".to_owned()),
+        (
+            "53200",
+            "SELECT count(*) FROM (SELECT DISTINCT v * 7919 % 100000007 FROM generate_series(1, 20000000) AS s(v))"
+                .to_owned(),
+        ),
+        (
+            "57014",
+            "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7"
+                .to_owned(),
+        ),
         ("54000", "SELECT repeat('x', 1000) FROM generate_series(1, 100000)".to_owned()),
     ];
     for (state, statement) in cases {

@@ -54,10 +54,7 @@ impl AsyncDB for Database {
                 );
             }
         }
-        Ok(DBOutput::Rows {
-            types: vec![DefaultColumnType::Any; answer.schema.fields().len()],
-            rows,
-        })
+        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; answer.schema.fields().len()], rows })
     }
 
     async fn shutdown(&mut self) {}

@@ -69,27 +69,34 @@ async fn rows_parameters_and_types() {
         )
         .await
         .unwrap();
-    let found: Vec<(String, i32, Option<f64>, i32, i64, i64)> = rows
-        .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5)))
-        .collect();
+    let found: Vec<(String, i32, Option<f64>, i32, i64, i64)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5))).collect();
     assert_eq!(found, [("D1".into(), 30, None, 0, 2, 2), ("D1".into(), 40, Some(51.5), 0, 3, 4)]);
 
-    let statement = db.client.prepare("SELECT count(*) FROM traffic.flow WHERE _offset >= $1 AND speed_kmh < $2").await.unwrap();
+    let statement =
+        db.client.prepare("SELECT count(*) FROM traffic.flow WHERE _offset >= $1 AND speed_kmh < $2").await.unwrap();
     assert_eq!(statement.params(), &[Type::INT8, Type::FLOAT8]);
     for (offset, expected) in [(0_i64, 4_i64), (3, 2), (100, 0)] {
         let row = db.client.query_one(&statement, &[&offset, &75.0_f64]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), expected, "offset {offset}");
     }
 
-    let rows = db.client.query("SELECT $1::int8 + 1, $2::text || 'x', $3::bool", &[&41_i64, &"y", &true]).await.unwrap();
-    assert_eq!((rows[0].get::<_, i64>(0), rows[0].get::<_, String>(1), rows[0].get::<_, bool>(2)), (42, "yx".into(), true));
+    let rows =
+        db.client.query("SELECT $1::int8 + 1, $2::text || 'x', $3::bool", &[&41_i64, &"y", &true]).await.unwrap();
+    assert_eq!(
+        (rows[0].get::<_, i64>(0), rows[0].get::<_, String>(1), rows[0].get::<_, bool>(2)),
+        (42, "yx".into(), true)
+    );
 
     let nothing: Option<i32> = None;
     let rows = db.client.query("SELECT vehicles FROM traffic.flow WHERE vehicles = $1", &[&nothing]).await.unwrap();
     assert!(rows.is_empty(), "NULL equals nothing");
 
-    let rows = db.client.query("SELECT vehicles FROM traffic.flow WHERE vehicles = ANY($1) ORDER BY 1", &[&vec![7_i32, 8, 9]]).await.unwrap();
+    let rows = db
+        .client
+        .query("SELECT vehicles FROM traffic.flow WHERE vehicles = ANY($1) ORDER BY 1", &[&vec![7_i32, 8, 9]])
+        .await
+        .unwrap();
     assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [7, 8]);
     running.stop().await;
 }
@@ -99,7 +106,11 @@ async fn nested_columns_come_as_composites_arrays_and_json() {
     let city = common::city().await;
     let running = serve(&city).await;
     let db = connect(&running).await;
-    let messages = db.client.simple_query("SELECT meter, flags, registers FROM energy.meter_reading ORDER BY _offset").await.unwrap();
+    let messages = db
+        .client
+        .simple_query("SELECT meter, flags, registers FROM energy.meter_reading ORDER BY _offset")
+        .await
+        .unwrap();
     let rows: Vec<Vec<Option<String>>> = messages
         .iter()
         .filter_map(|message| match message {
@@ -111,7 +122,8 @@ async fn nested_columns_come_as_composites_arrays_and_json() {
     assert!(rows[0][0].as_deref().unwrap().contains("M1"), "{rows:?}");
     assert_eq!(rows[0][1].as_deref(), Some("{a,b}"));
     assert_eq!(rows[0][2].as_deref(), Some(r#"{"day":1,"night":2}"#));
-    let rows = db.client.query("SELECT flags, registers FROM energy.meter_reading ORDER BY _offset", &[]).await.unwrap();
+    let rows =
+        db.client.query("SELECT flags, registers FROM energy.meter_reading ORDER BY _offset", &[]).await.unwrap();
     assert_eq!(rows[0].get::<_, Vec<String>>(0), ["a", "b"]);
     assert_eq!(rows[1].get::<_, String>(1), "{}");
     running.stop().await;
@@ -247,7 +259,8 @@ async fn large_answers_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_end_in_time_or_when_cancelled() {
-    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7";
+    let endless =
+        "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7";
     let city = common::city().await;
     let running = serve(&city).await;
     let db = connect(&running).await;
@@ -262,7 +275,10 @@ async fn statements_end_in_time_or_when_cancelled() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         token.cancel_query(NoTls).await.unwrap();
     });
-    let error = tokio::time::timeout(Duration::from_secs(20), db.client.query(endless, &[])).await.expect("cancelled in time").expect_err("cancelled");
+    let error = tokio::time::timeout(Duration::from_secs(20), db.client.query(endless, &[]))
+        .await
+        .expect("cancelled in time")
+        .expect_err("cancelled");
     assert_eq!(state(&error), SqlState::QUERY_CANCELED);
     assert!(error.as_db_error().unwrap().message().contains("user request"), "{error:?}");
     cancel.await.unwrap();
@@ -329,7 +345,9 @@ async fn stopping_ends_connections_and_frees_the_port() {
 /// psql itself, where it is installed: `\d` in its forms, an error's hint, the notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_lists_and_describes() {
-    let Some(psql) = ["/usr/bin/psql", "/usr/local/bin/psql"].into_iter().find(|path| std::path::Path::new(path).exists()) else {
+    let Some(psql) =
+        ["/usr/bin/psql", "/usr/local/bin/psql"].into_iter().find(|path| std::path::Path::new(path).exists())
+    else {
         println!("SKIPPED: psql is not installed");
         return;
     };

@@ -105,7 +105,8 @@ pub fn every_record_is_there_once(network: &Network, brokers: &str) -> u64 {
     }
     let total: u64 = numbers.values().sum();
     let sum: i64 = numbers.iter().map(|(n, times)| n * i64::try_from(*times).unwrap()).sum();
-    let rows = network.sql(&format!("SELECT count(*) AS rows, count(DISTINCT n) AS numbers, sum(n) AS sum FROM {STREAM}"));
+    let rows =
+        network.sql(&format!("SELECT count(*) AS rows, count(DISTINCT n) AS numbers, sum(n) AS sum FROM {STREAM}"));
     assert_eq!(rows[0]["rows"].as_u64(), Some(total));
     assert_eq!(rows[0]["numbers"].as_u64(), Some(numbers.len() as u64));
     assert_eq!(rows[0]["sum"].as_i64(), Some(sum));

@@ -19,7 +19,9 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// No node answered.
-    #[error("no validator answered ({tried} tried): {last}; is the chain running, and are the [[validators]] api addresses in cairn.toml right?")]
+    #[error(
+        "no validator answered ({tried} tried): {last}; is the chain running, and are the [[validators]] api addresses in cairn.toml right?"
+    )]
     Unreachable {
         /// How many were asked.
         tried: usize,

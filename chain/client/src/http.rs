@@ -341,7 +341,10 @@ mod tests {
     #[test]
     fn paths_join_below_the_base() {
         let base: Url = "http://127.0.0.1:1/chain/".parse().unwrap();
-        assert_eq!(join(&base, "v1/blocks?from=3&limit=2").as_str(), "http://127.0.0.1:1/chain/v1/blocks?from=3&limit=2");
+        assert_eq!(
+            join(&base, "v1/blocks?from=3&limit=2").as_str(),
+            "http://127.0.0.1:1/chain/v1/blocks?from=3&limit=2"
+        );
     }
 
     #[test]
@@ -361,6 +364,9 @@ mod tests {
         // Port 9 (discard) is not served here; the error names the node.
         let client = Client::new(vec!["http://127.0.0.1:9".parse().unwrap()]).unwrap();
         let error = client.head("a.b", Partition(0)).await.unwrap_err();
-        assert!(matches!(&error, ClientError::Unreachable { tried: 1, last } if last.contains("127.0.0.1:9")), "{error}");
+        assert!(
+            matches!(&error, ClientError::Unreachable { tried: 1, last } if last.contains("127.0.0.1:9")),
+            "{error}"
+        );
     }
 }

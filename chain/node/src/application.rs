@@ -14,7 +14,10 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{Digested, Digestible as _, ed25519::PublicKey, sha256};
 use commonware_runtime::{Clock, Metrics, Spawner};
-use futures::{StreamExt as _, future::{Either, select}};
+use futures::{
+    StreamExt as _,
+    future::{Either, select},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -174,12 +177,7 @@ impl Proposer {
 fn round_of(place: &Place) -> Round {
     let mut proposer = [0; 32];
     proposer.copy_from_slice(place.leader.as_ref());
-    Round {
-        epoch: place.epoch().get(),
-        view: place.round.view().get(),
-        parent_view: place.parent.0.get(),
-        proposer,
-    }
+    Round { epoch: place.epoch().get(), view: place.round.view().get(), parent_view: place.parent.0.get(), proposer }
 }
 
 impl<E: Spawner + Metrics + Clock> Application<E> for Proposer {

@@ -251,7 +251,8 @@ mod tests {
     use crate::city::{genesis, key, validator_key};
 
     fn config() -> NodeConfig {
-        let peer = |index| Peer { public_key: validator_key(index).public(), address: format!("validator-{index}:7000") };
+        let peer =
+            |index| Peer { public_key: validator_key(index).public(), address: format!("validator-{index}:7000") };
         let any = SocketAddr::from(([127, 0, 0, 1], 7000));
         NodeConfig::new("data".into(), any, (0..4).map(peer).collect(), any)
     }

@@ -36,10 +36,7 @@ use commonware_consensus::{
     types::{Epoch, FixedEpocher, ViewDelta},
 };
 use commonware_cryptography::{
-    Digested, Digestible as _, Sha256,
-    certificate::ConstantProvider,
-    ed25519::PublicKey,
-    sha256::Digest,
+    Digested, Digestible as _, Sha256, certificate::ConstantProvider, ed25519::PublicKey, sha256::Digest,
 };
 use commonware_p2p::{Blocker, Provider, Receiver, Sender};
 use commonware_parallel::Sequential;
@@ -198,9 +195,8 @@ where
 {
     let cache = CacheRef::new(PAGE, PAGES);
     let finalizations = archive(partition, "finalizations", &cache, validators);
-    let finalizations = Archive::init(context.child("finalizations"), finalizations)
-        .await
-        .map_err(storage_failed("finalizations"))?;
+    let finalizations =
+        Archive::init(context.child("finalizations"), finalizations).await.map_err(storage_failed("finalizations"))?;
     let blocks = Archive::init(context.child("blocks"), archive(partition, "blocks", &cache, ()))
         .await
         .map_err(storage_failed("blocks"))?;

@@ -31,7 +31,9 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The key passed in is no validator's.
-    #[error("the signing key's public key {key} is not among the {validators} validators of the genesis: use the key that `init` made for this validator")]
+    #[error(
+        "the signing key's public key {key} is not among the {validators} validators of the genesis: use the key that `init` made for this validator"
+    )]
     NotAValidator {
         /// The public key.
         key: PublicKey,

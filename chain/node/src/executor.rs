@@ -333,7 +333,10 @@ mod tests {
         let twice: Vec<Bytes> = [good.statements(), good.statements()].concat();
         let header = chain.executor.header(&chain.genesis, &round(1), 11, &twice, &chain.genesis.state);
         let invalid = chain.executor.execute(&chain.genesis, &Block::new(header, twice), &round(1)).map(|_| ());
-        assert!(matches!(invalid, Err(Invalid::Transition(TransitionError::Statement { index: 1, .. }))), "{invalid:?}");
+        assert!(
+            matches!(invalid, Err(Invalid::Transition(TransitionError::Statement { index: 1, .. }))),
+            "{invalid:?}"
+        );
         assert_eq!(chain.genesis.state.sequence(&crate::city::key(OWNER).identity()).0, 0);
     }
 

@@ -146,13 +146,17 @@ impl Ledger {
             if applied.log_index.is_some() {
                 inner.log.append(tree::leaf_hash(statement));
             }
-            inner.statements.insert(applied.id, Location { height: block.block.height(), log_index: applied.log_index });
+            inner
+                .statements
+                .insert(applied.id, Location { height: block.block.height(), log_index: applied.log_index });
         }
         debug_assert_eq!(inner.log.size(), executed.header.log_size, "the log and the state count anchors alike");
         inner.tip = Tip { header: executed.header.clone(), state: executed.state.clone() };
         inner.recent_bytes += block.bytes();
         inner.recent.push_back(Arc::new(block));
-        while inner.recent.len() > RECENT_BLOCKS_MAX || (inner.recent_bytes > RECENT_BYTES_MAX && inner.recent.len() > 1) {
+        while inner.recent.len() > RECENT_BLOCKS_MAX
+            || (inner.recent_bytes > RECENT_BYTES_MAX && inner.recent.len() > 1)
+        {
             let bytes = inner.recent.pop_front().map_or(0, |oldest| oldest.bytes());
             inner.recent_bytes -= bytes;
         }

@@ -46,7 +46,10 @@ impl Metrics {
             mempool_statements: gauge("cairn_mempool_statements", "Statements that wait for a block"),
             mempool_bytes: gauge("cairn_mempool_bytes", "Bytes of the statements that wait for a block"),
             refusals: vector("cairn_statements_refused_total", "Statements refused, by code", &["code"]),
-            blocks_refused: counter("cairn_chain_blocks_refused_total", "Blocks of other validators that were not valid"),
+            blocks_refused: counter(
+                "cairn_chain_blocks_refused_total",
+                "Blocks of other validators that were not valid",
+            ),
             gossip: vector(
                 "cairn_gossip_statements_total",
                 "Statements from other validators, by what became of them",

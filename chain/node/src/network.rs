@@ -1,6 +1,10 @@
 //! The authenticated TCP network between validators: who may connect, how fast, how soon again.
 
-use std::{net::SocketAddr, num::{NonZeroU32, NonZeroUsize}, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 use commonware_codec::DecodeExt as _;
 use commonware_cryptography::{

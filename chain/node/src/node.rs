@@ -66,7 +66,9 @@ impl Node {
         let lock = lock(&config.data_dir, &format!("{} {public_key}\n", genesis.tag().0))?;
         let reserved = listen("consensus (p2p)", "p2p_listen", config.p2p_listen)?;
         let api_listener = listen("HTTP API", "api_listen", config.api_listen)?;
-        let api_addr = api_listener.local_addr().map_err(|source| not_listening("HTTP API", "api_listen", config.api_listen, source))?;
+        let api_addr = api_listener
+            .local_addr()
+            .map_err(|source| not_listening("HTTP API", "api_listen", config.api_listen, source))?;
 
         let (shared, outbox) = Shared::new(genesis, public_key, &config);
         let (stop, stopped) = watch::channel(false);
@@ -94,7 +96,9 @@ impl Node {
         let handles = match started.recv() {
             Ok(Ok(Some(handles))) => handles,
             Ok(Err(error)) => return Err(error),
-            Ok(Ok(None)) | Err(_) => return Err(NodeError::Consensus { reason: "it ended before it was ready".into() }),
+            Ok(Ok(None)) | Err(_) => {
+                return Err(NodeError::Consensus { reason: "it ended before it was ready".into() });
+            }
         };
         drop(started);
         let serving = spawn("http api", move || {
@@ -182,7 +186,8 @@ fn addresses(
             Address::Symmetric(config.p2p_listen)
         } else {
             let peer = config.peers.iter().find(|peer| peer.public_key == *key);
-            let peer = peer.ok_or_else(|| wrong(format!("no entry for {key}"), "one for each validator of the genesis"))?;
+            let peer =
+                peer.ok_or_else(|| wrong(format!("no entry for {key}"), "one for each validator of the genesis"))?;
             PeerAddress::parse(&peer.address).map_err(|found| wrong(found, "ip:port or host:port"))?.into()
         };
         let key = network::public_key(key).ok_or_else(|| wrong(key.to_string(), "a key that consensus accepts"))?;
@@ -205,7 +210,9 @@ fn retry<T, F>(mut attempt: impl FnMut() -> Result<T, F>) -> Result<T, F> {
 fn not_listening(role: &'static str, key: &'static str, address: SocketAddr, source: io::Error) -> NodeError {
     let port = address.port();
     let hint = match source.kind() {
-        io::ErrorKind::AddrInUse => format!("another process holds port {port}: stop it, or set `{key}` to a free port"),
+        io::ErrorKind::AddrInUse => {
+            format!("another process holds port {port}: stop it, or set `{key}` to a free port")
+        }
         _ => format!("set `{key}` to an address of this machine and a port that this user may use"),
     };
     NodeError::Listen { role, address, source, hint }
@@ -236,7 +243,9 @@ fn lock(data_dir: &Path, owner: &str) -> Result<File, NodeError> {
         file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()).map_err(unusable)?;
     } else if found != owner {
         let (found, owner) = (found.trim(), owner.trim());
-        return Err(failed(format!("belongs to (chain, key) {found}, not to {owner}: give each validator its own folder")));
+        return Err(failed(format!(
+            "belongs to (chain, key) {found}, not to {owner}: give each validator its own folder"
+        )));
     }
     Ok(file)
 }

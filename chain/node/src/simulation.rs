@@ -120,9 +120,8 @@ fn link() -> Link {
 impl Run {
     async fn new(context: Context) -> Self {
         let city = City::new(VALIDATORS);
-        let keys: Vec<PublicKey> = (0..VALIDATORS)
-            .map(|index| network::public_key(&validator_key(index).public()).unwrap())
-            .collect();
+        let keys: Vec<PublicKey> =
+            (0..VALIDATORS).map(|index| network::public_key(&validator_key(index).public()).unwrap()).collect();
         let config = simulated::Config {
             max_size: engine::max_message_size(VALIDATORS),
             max_peers_per_set: NZUsize!(VALIDATORS),
@@ -209,9 +208,7 @@ impl Run {
     /// Ids of the blocks that a validator holds, by height.
     fn blocks(&self, index: usize) -> BTreeMap<u64, Digest> {
         let ledger = &self.shared[index].ledger;
-        (1..=ledger.height().0)
-            .filter_map(|height| Some((height, ledger.recent(Height(height))?.block.id())))
-            .collect()
+        (1..=ledger.height().0).filter_map(|height| Some((height, ledger.recent(Height(height))?.block.id()))).collect()
     }
 }
 
@@ -273,7 +270,8 @@ async fn scenario(context: Context) -> BTreeMap<u64, Digest> {
         }
     }
     let (one, two, three) = (run.blocks(1), run.blocks(2), run.blocks(CRASHING));
-    let common = |other: &BTreeMap<u64, Digest>| one.iter().all(|(at, id)| other.get(at).is_none_or(|found| found == id));
+    let common =
+        |other: &BTreeMap<u64, Digest>| one.iter().all(|(at, id)| other.get(at).is_none_or(|found| found == id));
     assert!(common(&two) && common(&three), "validators that do as they should hold the same blocks");
     one
 }

@@ -74,7 +74,8 @@ pub(crate) fn run(validator: Validator, ready: SyncSender<Started>) -> Result<()
         .with_storage_directory(validator.config.data_dir.join("storage"))
         .with_thread_stack_size(STACK_BYTES)
         .with_worker_threads(2);
-    let running = AssertUnwindSafe(|| Runner::new(config).start(|context| Box::pin(validate(context, validator, ready))));
+    let running =
+        AssertUnwindSafe(|| Runner::new(config).start(|context| Box::pin(validate(context, validator, ready))));
     catch_unwind(running).unwrap_or_else(|panic| Err(NodeError::Consensus { reason: panic_text(&*panic) }))
 }
 

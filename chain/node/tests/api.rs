@@ -111,7 +111,8 @@ async fn many_statements_from_many_clients_all_become_final() {
                     net.accepted((usize::from(seed) + round as usize) % 4, &statement).await;
                 }
                 for partition in partitions.clone() {
-                    net.finalized((usize::from(seed) + round as usize + 1) % 4, &last[partition as usize].to_string()).await;
+                    net.finalized((usize::from(seed) + round as usize + 1) % 4, &last[partition as usize].to_string())
+                        .await;
                 }
             }
         }));

@@ -77,7 +77,13 @@ async fn same_state_everywhere(net: &Net, anchor: &[u8], next: &[u8]) {
             verify_inclusion(&leaf_hash(statement), LeafIndex(index), TreeSize(size), &path, &root).unwrap();
         }
     }
-    for path in ["/v1/streams/no.such/partitions/0/head", "/v1/streams/traffic.flow/partitions/64/head", "/v1/log/proof?index=2&size=2", "/v1/blocks/999999", "/v1/nothing"] {
+    for path in [
+        "/v1/streams/no.such/partitions/0/head",
+        "/v1/streams/traffic.flow/partitions/64/head",
+        "/v1/log/proof?index=2&size=2",
+        "/v1/blocks/999999",
+        "/v1/nothing",
+    ] {
         let response = net.http.get(net.url(0, path)).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 404, "{path}");
         let answer: serde_json::Value = response.json().await.unwrap();
@@ -200,7 +206,8 @@ async fn validators_come_and_go() {
     net.finalized(3, &third_id.to_string()).await;
     let height = net.height(0).await;
     net.wait_for_height(3, height).await;
-    let (here, there) = (net.json(0, &format!("/v1/blocks/{height}")).await, net.json(3, &format!("/v1/blocks/{height}")).await);
+    let (here, there) =
+        (net.json(0, &format!("/v1/blocks/{height}")).await, net.json(3, &format!("/v1/blocks/{height}")).await);
     assert_eq!(here["state_root"], there["state_root"]);
     net.stop_all().await;
 
@@ -231,7 +238,10 @@ async fn what_cannot_start_says_why() {
     let error = start(config, validator_key(0)).await.unwrap();
     assert_eq!(error.kind(), ErrorKind::Retry);
     let text = error.to_string();
-    assert!(text.contains("HTTP API") && text.contains(&taken.port().to_string()) && text.contains("api_listen"), "{text}");
+    assert!(
+        text.contains("HTTP API") && text.contains(&taken.port().to_string()) && text.contains("api_listen"),
+        "{text}"
+    );
 
     let mut config = net.configs[0].clone();
     config.p2p_listen = taken;
@@ -311,7 +321,8 @@ async fn damaged_blocks_are_found_and_can_be_had_again() {
     net.finalized(3, &stream).await;
     let height = net.height(0).await;
     net.wait_for_height(3, height).await;
-    let (here, there) = (net.json(0, &format!("/v1/blocks/{height}")).await, net.json(3, &format!("/v1/blocks/{height}")).await);
+    let (here, there) =
+        (net.json(0, &format!("/v1/blocks/{height}")).await, net.json(3, &format!("/v1/blocks/{height}")).await);
     assert_eq!(here["id"], there["id"]);
     net.stop_all().await;
 }

@@ -327,7 +327,8 @@ fn check_against_stream(stream: &StreamEntry, signer: &IdentityEntry, anchor: &A
         return Err(Refusal::new(RefusalCode::Limit, message));
     }
     if !definition.schemas.iter().any(|schema| schema.fingerprint() == anchor.schema_fingerprint) {
-        let message = format!("stream {} has no schema with fingerprint {}", definition.name, anchor.schema_fingerprint);
+        let message =
+            format!("stream {} has no schema with fingerprint {}", definition.name, anchor.schema_fingerprint);
         return Err(Refusal::new(RefusalCode::Malformed, message));
     }
     Ok(())

@@ -137,17 +137,7 @@ const KINDS: [Kind; 8] = [
         false,
     ),
     kind(0.07, "Fire", None, "Automatic fire alarm", FIRE, ["Unknown", "Minor"], 2, [50.0, 400.0, 900.0], false),
-    kind(
-        0.09,
-        "Security",
-        Some("assault"),
-        "Assault",
-        POLICE,
-        ["Moderate", "Severe"],
-        1,
-        [80.0, 450.0, 1700.0],
-        false,
-    ),
+    kind(0.09, "Security", Some("assault"), "Assault", POLICE, ["Moderate", "Severe"], 1, [80.0, 450.0, 1700.0], false),
     kind(
         0.04,
         "Env",
@@ -476,8 +466,7 @@ mod tests {
             }
             assert!(open.iter().all(|count| *count >= 0));
         }
-        let reported =
-            messages.iter().filter(|m| m.update_no == 0 && m.sub_category == Some("carAccident")).count();
+        let reported = messages.iter().filter(|m| m.update_no == 0 && m.sub_category == Some("carAccident")).count();
         assert!(crashes > 50 && crashes < reported / 3, "{crashes} of {reported} crashes block a road");
     }
 }

@@ -86,22 +86,8 @@ const CUSTOMERS: [Customer; 4] = [
         heating_w: 110.0,
         solar_chance: 0.30,
     },
-    Customer {
-        share: 0.11,
-        scale_w: 4_500.0,
-        working_day: SHOP,
-        weekend: SHOP,
-        heating_w: 90.0,
-        solar_chance: 0.08,
-    },
-    Customer {
-        share: 0.01,
-        scale_w: 60_000.0,
-        working_day: PLANT,
-        weekend: PLANT,
-        heating_w: 0.0,
-        solar_chance: 0.05,
-    },
+    Customer { share: 0.11, scale_w: 4_500.0, working_day: SHOP, weekend: SHOP, heating_w: 90.0, solar_chance: 0.08 },
+    Customer { share: 0.01, scale_w: 60_000.0, working_day: PLANT, weekend: PLANT, heating_w: 0.0, solar_chance: 0.05 },
 ];
 
 /// One meter.
@@ -181,7 +167,8 @@ impl Meter {
         let habit = self.customer.scale_w * self.size * curve.at(start.hour());
         let heating = self.customer.heating_w * self.size * (14.0 - weather.temperature).max(0.0);
         // Now and then a kettle, an oven or a car charges through the whole half hour.
-        let appliance = if self.random.chance(0.06) { self.customer.scale_w * self.random.between(1.0, 4.0) } else { 0.0 };
+        let appliance =
+            if self.random.chance(0.06) { self.customer.scale_w * self.random.between(1.0, 4.0) } else { 0.0 };
         (habit * (1.0 + 0.2 * self.random.normal()) + heating + appliance).max(0.0)
     }
 

@@ -46,7 +46,8 @@ impl Mapping {
             }
         }
         for text in constants {
-            let (field, value) = text.split_once('=').with_context(|| format!("--set {text}: write it as field=text"))?;
+            let (field, value) =
+                text.split_once('=').with_context(|| format!("--set {text}: write it as field=text"))?;
             let before = mapping.constants.insert(field.to_owned(), value.to_owned());
             ensure!(before.is_none(), "--set {field}=… is there twice");
         }
@@ -215,8 +216,7 @@ impl Plan {
     /// What the file has, what the schema wants, and how to bring them together.
     pub(super) fn advice(&self, columns: &[String]) -> String {
         let demanded = |field: &Field| if field.optional { String::new() } else { "*".to_owned() };
-        let wants: Vec<String> =
-            self.fields.iter().map(|field| format!("{}{}", field.name, demanded(field))).collect();
+        let wants: Vec<String> = self.fields.iter().map(|field| format!("{}{}", field.name, demanded(field))).collect();
         format!(
             "the file has:     {}\nthe schema wants: {} (* in every row)\nrename with --map column=field, leave out with \
              --map column=, fill with --set field=text",

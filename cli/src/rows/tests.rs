@@ -89,10 +89,7 @@ fn ndjson_with_nested_objects() {
     );
     let maps = ["at=source", "record.id=id", "record.extra.deep=speed", "record.speed=", "record.source="];
     let rows = all(&mut open(&file, &maps, &[], &ReadOptions::default()).unwrap()).unwrap();
-    assert_eq!(
-        rows,
-        [json!({"id": "D1", "speed": 1.0, "source": "2026"}), json!({"id": "D2", "source": "2027"})]
-    );
+    assert_eq!(rows, [json!({"id": "D1", "speed": 1.0, "source": "2026"}), json!({"id": "D2", "source": "2027"})]);
 }
 
 #[test]

@@ -77,12 +77,21 @@ enum Read {
     Time(Unit),
     Timestamp(Unit),
     Uuid,
-    Decimal { precision: u8, fixed: Option<usize> },
+    Decimal {
+        precision: u8,
+        fixed: Option<usize>,
+    },
     Fixed(usize),
     /// For each symbol of the writer, its place among the reader's.
     Enum(Vec<Option<i32>>),
-    Array { item: Box<Step>, width: usize },
-    Map { item: Box<Step>, width: usize },
+    Array {
+        item: Box<Step>,
+        width: usize,
+    },
+    Map {
+        item: Box<Step>,
+        width: usize,
+    },
     Record(RecordPlan),
 }
 
@@ -111,9 +120,9 @@ impl RecordPlan {
         let mut filled = vec![false; reader.fields.len()];
         let mut steps = Vec::with_capacity(writer.fields.len());
         for field in &writer.fields {
-            let position = reader.position(&field.name).or_else(|| {
-                reader.fields.iter().position(|target| target.aliases.contains(&field.name))
-            });
+            let position = reader
+                .position(&field.name)
+                .or_else(|| reader.fields.iter().position(|target| target.aliases.contains(&field.name)));
             let target = match position {
                 Some(position) if !std::mem::replace(&mut filled[position], true) => {
                     let target = &reader.fields[position];
@@ -465,11 +474,7 @@ impl<'d> Cursor<'d> {
                 return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
             }
         }
-        Err(Reason::new(if self.rest.len() < 10 {
-            "it ends within a number"
-        } else {
-            "a number of more than 64 bits"
-        }))
+        Err(Reason::new(if self.rest.len() < 10 { "it ends within a number" } else { "a number of more than 64 bits" }))
     }
 
     fn int(&mut self) -> Result<i32, Reason> {

@@ -535,7 +535,9 @@ fn finite<T>(is: bool, value: T) -> Result<T, Reason> {
 
 fn push_time(value: i64, unit: Unit, data: &mut Data) -> Result<(), Reason> {
     match unit {
-        Unit::Millis => data.push_i32(i32::try_from(value).map_err(|_| Reason::field("a time of day outside the day"))?),
+        Unit::Millis => {
+            data.push_i32(i32::try_from(value).map_err(|_| Reason::field("a time of day outside the day"))?)
+        }
         _ => data.push_i64(value),
     }
     Ok(())

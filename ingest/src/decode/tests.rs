@@ -41,7 +41,9 @@ fn all_types_are_the_same_in_every_format() {
         assert_eq!(found.batch, expected.batch, "{format:?}");
     }
     let table = pretty_format_batches(&[expected.batch]).unwrap().to_string();
-    for cell in ["9007199254740993", "Zürich \"Nord\" 🚀", "2026-01-31T08:15:00.250Z", "-12.50", "{x: 1, y: -2}", "closed"] {
+    for cell in
+        ["9007199254740993", "Zürich \"Nord\" 🚀", "2026-01-31T08:15:00.250Z", "-12.50", "{x: 1, y: -2}", "closed"]
+    {
         assert!(table.contains(cell), "{cell} in\n{table}");
     }
 }
@@ -52,7 +54,8 @@ fn columns_are_those_of_arrow_avro() {
         .map(|at| ALL_TYPES_ROW.replace("-7", &at.to_string()).replace("0.1", &format!("{at}.37e-3")))
         .map(|row| encoded(Format::AvroConfluent, ALL_TYPES, &row))
         .collect();
-    let ours = decode(&decoder(Format::AvroConfluent, &[ALL_TYPES]), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let ours =
+        decode(&decoder(Format::AvroConfluent, &[ALL_TYPES]), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(Fingerprint::Id(1), AvroSchema::new(ALL_TYPES.to_owned())).unwrap();
     let mut theirs = ReaderBuilder::new().with_writer_schema_store(store).build_decoder().unwrap();
@@ -68,9 +71,8 @@ fn columns_are_those_of_arrow_avro() {
 fn exactly_the_bad_records_are_quarantined() {
     for format in [Format::Avro, Format::AvroConfluent, Format::Json] {
         let decoder = decoder(format, &[ALL_TYPES]);
-        let good: Vec<_> = (0..20)
-            .map(|at| encoded(format, ALL_TYPES, &ALL_TYPES_ROW.replace("-7", &at.to_string())))
-            .collect();
+        let good: Vec<_> =
+            (0..20).map(|at| encoded(format, ALL_TYPES, &ALL_TYPES_ROW.replace("-7", &at.to_string()))).collect();
         let bad = &good[0][..good[0].len() - 1];
         let mut mixed: Vec<Option<&[u8]>> = Vec::new();
         for value in &good {
@@ -157,7 +159,9 @@ fn json_framing() {
         let reason = json_reason(r#""long""#, message);
         assert!(reason.as_deref().is_some_and(|reason| reason.contains(part)), "{message}: {reason:?}");
     }
-    for message in [r#"{"v":1}"#, " {\n\"v\" : 1 , \"w\" : [ {\"a\":{}} , -0.5e+3, \"\\u00e9\" ] }\r\n", "{}", r#"{"v":null}"#] {
+    for message in
+        [r#"{"v":1}"#, " {\n\"v\" : 1 , \"w\" : [ {\"a\":{}} , -0.5e+3, \"\\u00e9\" ] }\r\n", "{}", r#"{"v":null}"#]
+    {
         assert_eq!(json_reason(r#""long""#, message), None, "{message}");
     }
     let deep = format!(r#"{{"w":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
@@ -168,13 +172,19 @@ fn json_framing() {
 
 #[test]
 fn hostile_avro() {
-    let array = one_field(r#"{"type":"array","items":["null",{"type":"record","name":"W","fields":[
+    let array = one_field(
+        r#"{"type":"array","items":["null",{"type":"record","name":"W","fields":[
         {"name":"a","type":"long"},{"name":"b","type":"long"},{"name":"c","type":"long"},{"name":"d","type":"long"},
-        {"name":"e","type":"long"},{"name":"f","type":"long"},{"name":"g","type":"long"},{"name":"h","type":"long"}]}]}"#);
+        {"name":"e","type":"long"},{"name":"f","type":"long"},{"name":"g","type":"long"},{"name":"h","type":"long"}]}]}"#,
+    );
     let mut bomb = vec![0x80, 0xe2, 0x09]; // 80,000 items, each the null branch of one byte
     bomb.extend(std::iter::repeat_n(0, 80_001));
     for (schema, bytes, part) in [
-        (one_field(r#""string""#), vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01], "bytes are needed"),
+        (
+            one_field(r#""string""#),
+            vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01],
+            "bytes are needed",
+        ),
         (one_field(r#""string""#), vec![0x01], "a length of -1"),
         (one_field(r#""string""#), vec![0xfe, 0xff, 0xff, 0xff, 0x0f], "bytes are needed"),
         (one_field(r#""string""#), vec![0x02, 0xff], "not UTF-8"),
@@ -185,9 +195,17 @@ fn hostile_avro() {
         (one_field(r#""boolean""#), vec![2], "boolean of 2"),
         (one_field(r#"["null","long"]"#), vec![4], "branch 2"),
         (one_field(r#"{"type":"enum","name":"E","symbols":["a"]}"#), vec![2], "symbol 1"),
-        (one_field(r#"{"type":"array","items":"long"}"#), vec![0xfe, 0xff, 0xff, 0xff, 0xff, 0x0f], "items are claimed"),
+        (
+            one_field(r#"{"type":"array","items":"long"}"#),
+            vec![0xfe, 0xff, 0xff, 0xff, 0xff, 0x0f],
+            "items are claimed",
+        ),
         (one_field(r#"{"type":"array","items":"long"}"#), vec![1, 4, 2, 0], "states another length"),
-        (one_field(r#"{"type":"long","logicalType":"timestamp-millis"}"#), vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "years"),
+        (
+            one_field(r#"{"type":"long","logicalType":"timestamp-millis"}"#),
+            vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+            "years",
+        ),
         (array, bomb, "claims more values"),
     ] {
         let decoded = decode(&decoder(Format::Avro, &[&schema]), &[&bytes]);
@@ -206,7 +224,8 @@ fn confluent_versions_resolve_to_the_last() {
         {"name":"price","type":{"type":"bytes","logicalType":"decimal","precision":6,"scale":2},"default":"\u0001\u0000"}]}"#;
     let decoder = decoder(Format::AvroConfluent, &[first, last]);
     let one = encoded(Format::AvroConfluent, first, r#"{"id":7,"gone":["x","y"],"old":"o"}"#);
-    let mut two = encoded(Format::AvroConfluent, last, r#"{"new":"n","id":8,"renamed":"r","extra":1.5,"price":"3.20"}"#);
+    let mut two =
+        encoded(Format::AvroConfluent, last, r#"{"new":"n","id":8,"renamed":"r","extra":1.5,"price":"3.20"}"#);
     two[4] = 2;
     let mut unknown = one.clone();
     unknown[4] = 9;

@@ -50,15 +50,15 @@ impl<'a> Value<'a> {
                     .map_err(|reason| EncodeError::new(&field.name, format!("{text:?}"), describe(), reason))
             }
             Cell::Null | Cell::Json(Json::Null) => Self::absent(field),
-            Cell::Json(json) => Self::of_json(&field.ty, json)
-                .map_err(|reason| EncodeError::new(&field.name, json, describe(), reason)),
+            Cell::Json(json) => {
+                Self::of_json(&field.ty, json).map_err(|reason| EncodeError::new(&field.name, json, describe(), reason))
+            }
         }
     }
 
     /// The value of a field that is left out: null, or its default.
     fn absent(field: &Field) -> Result<Self, EncodeError> {
-        let refused =
-            |found: String, reason| EncodeError::new(&field.name, found, field.ty.kind.describe(), reason);
+        let refused = |found: String, reason| EncodeError::new(&field.name, found, field.ty.kind.describe(), reason);
         match &field.default {
             _ if field.ty.null.allowed() => Ok(Self::Null),
             Some(default) => Value::of_json(&field.ty, default)
@@ -95,7 +95,9 @@ impl<'a> Value<'a> {
             Kind::Int => Self::Whole(trimmed.parse::<i32>().map_err(|_| None)?.into()),
             Kind::Long => Self::Whole(trimmed.parse().map_err(|_| None)?),
             Kind::Float | Kind::Double => Self::float(kind, trimmed.parse().map_err(|_| None)?)?,
-            Kind::Date | Kind::Time(_) | Kind::Timestamp { .. } if trimmed.bytes().skip(1).all(|b| b.is_ascii_digit()) => {
+            Kind::Date | Kind::Time(_) | Kind::Timestamp { .. }
+                if trimmed.bytes().skip(1).all(|b| b.is_ascii_digit()) =>
+            {
                 Self::moment(kind, trimmed.parse().map_err(|_| None)?)?
             }
             Kind::Array(_) | Kind::Map(_) | Kind::Record(_) => {
@@ -284,7 +286,9 @@ impl<'a> Value<'a> {
                 out.push(b'{');
                 let mut first = true;
                 for (field, value) in record.fields.iter().zip(values) {
-                    value.write_member(field, &mut first, out).map_err(|_| "a field of it cannot be written as JSON")?;
+                    value
+                        .write_member(field, &mut first, out)
+                        .map_err(|_| "a field of it cannot be written as JSON")?;
                 }
                 out.push(b'}');
             }
@@ -307,7 +311,9 @@ impl<'a> Value<'a> {
         match (kind, self) {
             (_, Self::Null) => {}
             (_, Self::Boolean(value)) => out.push_str(if *value { "true" } else { "false" }),
-            (Kind::Date, Self::Whole(days)) => out.push_str(&time::format_date(i32::try_from(*days).unwrap_or_default())),
+            (Kind::Date, Self::Whole(days)) => {
+                out.push_str(&time::format_date(i32::try_from(*days).unwrap_or_default()))
+            }
             (Kind::Time(unit), Self::Whole(units)) => out.push_str(&time::format_time(*units, *unit)),
             (Kind::Timestamp { unit, utc }, Self::Whole(units)) => {
                 out.push_str(&time::format_timestamp(*units, *unit, *utc));

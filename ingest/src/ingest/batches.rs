@@ -51,7 +51,12 @@ impl Batches {
     ///
     /// # Errors
     /// Only what trying again does not help against.
-    pub(super) async fn anchor(self: Arc<Self>, stream: Arc<Stream>, raw: RawBatch, previous: Digest) -> Result<Outcome> {
+    pub(super) async fn anchor(
+        self: Arc<Self>,
+        stream: Arc<Stream>,
+        raw: RawBatch,
+        previous: Digest,
+    ) -> Result<Outcome> {
         let (partition, first, last) = (raw.partition(), raw.first(), raw.last());
         let failed = |error: AnchorError| {
             Error::corrupted(format!("offsets {first} to {last} of partition {partition} cannot be anchored"))

@@ -123,9 +123,7 @@ fn kafka_partition(partition: Partition) -> Result<i32> {
 }
 
 fn kafka_offset(offset: Offset) -> Result<KafkaOffset> {
-    i64::try_from(offset.0)
-        .map(KafkaOffset::Offset)
-        .map_err(|_| Error::input(format!("Kafka has no offset {offset}")))
+    i64::try_from(offset.0).map(KafkaOffset::Offset).map_err(|_| Error::input(format!("Kafka has no offset {offset}")))
 }
 
 /// The offset of a message.

@@ -106,7 +106,8 @@ impl Worker {
     fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
-        let value = |metric: &prometheus::proto::Metric| metric.get_counter().get_value() + metric.get_gauge().get_value();
+        let value =
+            |metric: &prometheus::proto::Metric| metric.get_counter().get_value() + metric.get_gauge().get_value();
         family.map_or(0.0, |family| family.get_metric().iter().map(value).sum())
     }
 
@@ -133,7 +134,8 @@ async fn every_record_is_anchored_once_and_bad_ones_are_quarantined() {
     publisher.flush().await.unwrap();
     assert_eq!(city.wait_anchored(&stream).await, 5_004);
     assert_eq!(city.audit().await, 5_004);
-    let quarantined: u64 = city.world.follower.ledger().all_anchors().iter().map(|entry| entry.anchor.quarantined).sum();
+    let quarantined: u64 =
+        city.world.follower.ledger().all_anchors().iter().map(|entry| entry.anchor.quarantined).sum();
     assert_eq!(quarantined, 4);
     worker.until("the lag is zero", |all| all.iter().all(|place| place.end == Some(place.anchored))).await;
     worker.until("no lag in seconds", |all| all.iter().all(|place| place.lag_seconds == 0.0)).await;
@@ -193,6 +195,8 @@ async fn two_workers_on_the_same_partitions_anchor_each_record_once() {
     assert_eq!(city.wait_anchored(&stream).await, 10_000);
     let anchors = city.world.follower.ledger().all_anchors().to_vec();
     assert_eq!(anchors.iter().map(|entry| entry.anchor.count).sum::<u64>(), 10_000);
+    // A batch that both sealed has one segment and two secrets; the one that was anchored must be there.
+    assert_eq!(city.audit().await, 10_000);
     for worker in workers {
         assert!(worker.running.status().iter().all(|place| place.stopped.is_none()), "{:?}", worker.running.status());
         worker.running.stop().await;
@@ -214,7 +218,7 @@ async fn a_chain_out_of_reach_pauses_within_bounded_memory() {
     }
     publisher.flush().await.unwrap();
     let deadline = Instant::now() + PATIENCE;
-    while worker.metric("cairn_ingest_paused_partitions") < 2.0 {
+    while worker.metric("cairn_ingest_paused_partitions") < 1.0 {
         assert!(Instant::now() < deadline, "never paused");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -369,10 +373,7 @@ impl Headers for Poisoned {
 
 #[test]
 fn headers_that_cannot_be_kept_are_marked() {
-    assert_eq!(
-        source::readable_headers(&Poisoned(3)),
-        [("ok", None), (UNREADABLE_HEADER, None), ("ok", None)]
-    );
+    assert_eq!(source::readable_headers(&Poisoned(3)), [("ok", None), (UNREADABLE_HEADER, None), ("ok", None)]);
     let many = source::readable_headers(&Poisoned(5_000));
     assert_eq!((many.len(), many.last().unwrap().0), (1_024, UNREADABLE_HEADER));
 }

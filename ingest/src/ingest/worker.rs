@@ -324,16 +324,18 @@ impl Running {
         while messages < TURN_MESSAGES && bytes < TURN_BYTES.min(*memory_left) && !slot.batching.is_full() {
             match slot.queue.poll(Duration::ZERO) {
                 None => break,
-                Some(Ok(message)) => match take(&message, &mut slot.batching, &slot.stream, &self.worker.metrics, now) {
-                    Ok(taken) => {
-                        messages += 1;
-                        bytes += taken;
+                Some(Ok(message)) => {
+                    match take(&message, &mut slot.batching, &slot.stream, &self.worker.metrics, now) {
+                        Ok(taken) => {
+                            messages += 1;
+                            bytes += taken;
+                        }
+                        Err(error) => {
+                            trouble = Some(Trouble::Stop(error));
+                            break;
+                        }
                     }
-                    Err(error) => {
-                        trouble = Some(Trouble::Stop(error));
-                        break;
-                    }
-                },
+                }
                 Some(Err(error)) => {
                     trouble = Some(Trouble::Kafka(error));
                     break;
@@ -407,7 +409,8 @@ impl Running {
         self.gauges_set = now;
         let held: u64 = self.slots.iter().map(|slot| slot.batching.held()).sum();
         let short = held >= self.worker.memory_bytes_max;
-        let paused = self.slots.iter().filter(|slot| slot.state == State::Reading && (short || slot.batching.is_paused()));
+        let paused =
+            self.slots.iter().filter(|slot| slot.state == State::Reading && (short || slot.batching.is_paused()));
         self.worker.metrics.pressure(paused.count(), held);
     }
 

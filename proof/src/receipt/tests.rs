@@ -80,10 +80,7 @@ pub(crate) fn golden(index: u64) -> Receipt {
     Receipt {
         format: RECEIPT_MARK.into(),
         record: Base64Bytes(record(index).encode()),
-        batch: TreePath {
-            index: LeafIndex(index),
-            path: tree::inclusion_path(&leaves, LeafIndex(index)).unwrap(),
-        },
+        batch: TreePath { index: LeafIndex(index), path: tree::inclusion_path(&leaves, LeafIndex(index)).unwrap() },
         anchor: Base64Bytes(envelope),
         anchorer: key(9).public(),
         log: TreePath { index: LeafIndex(1), path: tree::inclusion_path(&log, LeafIndex(1)).unwrap() },
@@ -152,5 +149,9 @@ fn the_golden_file_is_what_the_code_writes() {
         let genesis_path = path.with_file_name("genesis.json");
         std::fs::write(genesis_path, serde_json::to_vec_pretty(&genesis()).unwrap()).unwrap();
     }
-    assert_eq!(std::fs::read(&path).unwrap(), made, "a changed golden file is a format change: say so in docs/formats.md");
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        made,
+        "a changed golden file is a format change: say so in docs/formats.md"
+    );
 }

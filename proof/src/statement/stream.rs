@@ -212,18 +212,8 @@ impl StreamDefinition {
         let count = reader.array(ANCHORERS_MAX)?;
         let anchorers =
             (0..count).map(|_| Ok(IdentityId(Digest(reader.fixed()?)))).collect::<Result<_, CborError>>()?;
-        let definition = Self {
-            name,
-            topic,
-            partitions,
-            format,
-            schemas,
-            key_fields,
-            event_time,
-            limits,
-            gaps_allowed,
-            anchorers,
-        };
+        let definition =
+            Self { name, topic, partitions, format, schemas, key_fields, event_time, limits, gaps_allowed, anchorers };
         Ok((sequence, definition))
     }
 

@@ -100,7 +100,10 @@ fn fields_out_of_range_are_named() {
         (Body::Anchor(Anchor { quarantined: 91, ..anchor() }), "quarantined"),
         (Body::Anchor(Anchor { timestamp_min_ms: i64::MAX, ..anchor() }), "timestamps"),
         (Body::Anchor(Anchor { gaps: vec![Gap { first: Offset(1), last: Offset(2) }], ..anchor() }), "gaps"),
-        (Body::Anchor(Anchor { segment: SegmentRef { path: "a/../b".into(), ..anchor().segment }, ..anchor() }), "segment path"),
+        (
+            Body::Anchor(Anchor { segment: SegmentRef { path: "a/../b".into(), ..anchor().segment }, ..anchor() }),
+            "segment path",
+        ),
         (Body::RegisterStream(StreamDefinition { name: "cairn.blocks".into(), ..stream() }), "name"),
         (Body::RegisterStream(StreamDefinition { name: "Traffic".into(), ..stream() }), "name"),
         (Body::RegisterStream(StreamDefinition { partitions: 0, ..stream() }), "partitions"),

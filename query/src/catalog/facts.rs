@@ -10,7 +10,9 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray, UInt64Array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cairn_anchor::schema::{OFFSET, PARTITION, TIMESTAMP, UTC};
 use cairn_chain_client::AnchorEntry;
@@ -95,11 +97,7 @@ pub(crate) fn decided_by_facts(filter: &Expr) -> bool {
             | Expr::Case(_) => {}
             _ => decided = false,
         }
-        Ok(if decided {
-            TreeNodeRecursion::Continue
-        } else {
-            TreeNodeRecursion::Stop
-        })
+        Ok(if decided { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     walked.is_ok() && decided && columns > 0
 }
@@ -137,10 +135,7 @@ pub(crate) fn select(
 
 fn bounded_by_facts(filter: &Expr) -> bool {
     let facts: BTreeSet<&str> = BTreeSet::from([PARTITION, OFFSET, TIMESTAMP, BLOCK]);
-    filter
-        .column_refs()
-        .iter()
-        .any(|column| facts.contains(column.name.as_str()))
+    filter.column_refs().iter().any(|column| facts.contains(column.name.as_str()))
 }
 
 /// Evaluates a filter over `_partition` and `_block` for each anchor.
@@ -170,15 +165,11 @@ fn unqualified(filter: Expr) -> Result<Expr> {
 }
 
 fn partitions(anchors: &[Arc<AnchorEntry>]) -> ArrayRef {
-    Arc::new(Int32Array::from_iter_values(
-        anchors.iter().map(|entry| signed32(entry.anchor.partition.0)),
-    ))
+    Arc::new(Int32Array::from_iter_values(anchors.iter().map(|entry| signed32(entry.anchor.partition.0))))
 }
 
 fn blocks(anchors: &[Arc<AnchorEntry>]) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(
-        anchors.iter().map(|entry| signed(entry.height.0)),
-    ))
+    Arc::new(Int64Array::from_iter_values(anchors.iter().map(|entry| signed(entry.height.0))))
 }
 
 /// The facts of a list of anchors, one container each.
@@ -186,9 +177,7 @@ struct AnchorFacts<'a>(&'a [Arc<AnchorEntry>]);
 
 impl AnchorFacts<'_> {
     fn offsets(&self, of: impl Fn(&Anchor) -> Offset) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(
-            self.0.iter().map(|entry| signed(of(&entry.anchor).0)),
-        ))
+        Arc::new(Int64Array::from_iter_values(self.0.iter().map(|entry| signed(of(&entry.anchor).0))))
     }
 
     fn times(&self, of: impl Fn(&Anchor) -> i64) -> ArrayRef {
@@ -228,9 +217,7 @@ impl PruningStatistics for AnchorFacts<'_> {
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(UInt64Array::from_iter_values(
-            self.0.iter().map(|entry| entry.anchor.count),
-        )))
+        Some(Arc::new(UInt64Array::from_iter_values(self.0.iter().map(|entry| entry.anchor.count))))
     }
 
     fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {

@@ -80,11 +80,8 @@ impl QuarantineTable {
         };
         let scan = SCAN.iter().map(|name| field(name)).collect::<Result<Vec<_>>>()?;
         let facts = TABLE.iter().map(|(_, name)| field(name)).collect::<Result<Vec<_>>>()?;
-        let table: Vec<Field> = TABLE
-            .iter()
-            .zip(&facts)
-            .map(|((name, _), field)| field.as_ref().clone().with_name(*name))
-            .collect();
+        let table: Vec<Field> =
+            TABLE.iter().zip(&facts).map(|((name, _), field)| field.as_ref().clone().with_name(*name)).collect();
         let (file, constants) = scan.split_at(5);
         Ok(Self {
             scan: TableSchema::builder(Arc::new(Schema::new(file.to_vec())))
@@ -175,11 +172,7 @@ impl TableProvider for QuarantineTable {
             files,
             projection: columns,
             limit: None,
-            bounds: Bounds {
-                offset: place(OFFSET),
-                timestamp: place(TIMESTAMP),
-                exact: false,
-            },
+            bounds: Bounds { offset: place(OFFSET), timestamp: place(TIMESTAMP), exact: false },
         }
         .plan(state)?;
         let error: Arc<dyn PhysicalExpr> = Arc::new(Column::new(ERROR, wanted.len()));

@@ -37,11 +37,7 @@ impl fmt::Debug for SegmentReaders {
 
 impl SegmentReaders {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, footers: Arc<FileMetadataCache>) -> Self {
-        Self {
-            inner: CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&footers)),
-            store,
-            footers,
-        }
+        Self { inner: CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&footers)), store, footers }
     }
 }
 

@@ -71,10 +71,7 @@ impl SegmentScan<'_> {
         let store = runtime.object_store(&url)?;
         let footers = runtime.cache_manager.get_file_metadata_cache();
         let parquet = &state.config_options().execution.parquet;
-        let options = TableParquetOptions {
-            global: parquet.clone(),
-            ..TableParquetOptions::default()
-        };
+        let options = TableParquetOptions { global: parquet.clone(), ..TableParquetOptions::default() };
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store, footers)));
@@ -85,8 +82,8 @@ impl SegmentScan<'_> {
         let per_file = self.files.len().saturating_mul(columns) <= FILE_STATISTICS_MAX;
         let mut files = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            let mut planned = PartitionedFile::new_from_meta(object_meta(&file.entry))
-                .with_partition_values(file.constants.clone());
+            let mut planned =
+                PartitionedFile::new_from_meta(object_meta(&file.entry)).with_partition_values(file.constants.clone());
             if per_file {
                 planned = planned.with_statistics(Arc::new(self.file_statistics(&file.entry)));
             }
@@ -142,7 +139,8 @@ impl SegmentScan<'_> {
         statistics.total_byte_size = Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
         if let Some((least, greatest)) = offsets {
             let offset = |value| Some(ScalarValue::Int64(Some(signed(value))));
-            statistics.column_statistics[self.bounds.offset] = known(offset(least), offset(greatest), self.bounds.exact);
+            statistics.column_statistics[self.bounds.offset] =
+                known(offset(least), offset(greatest), self.bounds.exact);
         }
         if let Some((least, greatest)) = times {
             let field = self.schema.table_schema().field(self.bounds.timestamp);
@@ -190,7 +188,9 @@ pub(crate) fn refuse_foreign(store: &VerifiedStore, files: &[SegmentFile]) -> Re
         let anchor = &file.entry.anchor;
         let path = Path::from(anchor.segment.path.as_str());
         let known = store.roots().get(&path).is_some_and(|object| {
-            object.blake3 == anchor.segment.blake3 && object.size == anchor.segment.size && object.stream == anchor.stream
+            object.blake3 == anchor.segment.blake3
+                && object.size == anchor.segment.size
+                && object.stream == anchor.stream
         });
         if !known {
             return Err(DataFusionError::External(Box::new(ForeignSegment {

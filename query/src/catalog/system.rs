@@ -81,12 +81,7 @@ fn long<R>(name: &'static str, values: fn(&[R]) -> ArrayRef) -> Column<R> {
 }
 
 fn column<R>(name: &'static str, data_type: DataType, values: fn(&[R]) -> ArrayRef) -> Column<R> {
-    Column {
-        name,
-        data_type,
-        nullable: false,
-        values,
-    }
+    Column { name, data_type, nullable: false, values }
 }
 
 impl<R> Column<R> {
@@ -136,11 +131,7 @@ fn text_lists<T: ToString>(values: impl Iterator<Item = Vec<T>>) -> ArrayRef {
 }
 
 fn missing(anchor: &Anchor) -> u64 {
-    anchor
-        .gaps
-        .iter()
-        .map(|gap| gap.last.0.saturating_sub(gap.first.0).saturating_add(1))
-        .sum()
+    anchor.gaps.iter().map(|gap| gap.last.0.saturating_sub(gap.first.0).saturating_add(1)).sum()
 }
 
 fn anchor_columns() -> Vec<Column<Arc<AnchorEntry>>> {
@@ -211,7 +202,10 @@ fn stream_columns() -> Vec<Column<StreamAt>> {
         column("key_fields", text_list_type(), |rows| {
             text_lists(rows.iter().map(|row| row.definition.key_fields.clone()))
         }),
-        text("event_time", |rows: &[StreamAt]| optional_texts(rows.iter().map(|row| row.definition.event_time.as_ref()))).nullable(),
+        text("event_time", |rows: &[StreamAt]| {
+            optional_texts(rows.iter().map(|row| row.definition.event_time.as_ref()))
+        })
+        .nullable(),
         long("batch_records_max", |rows| longs(rows.iter().map(|row| u64::from(row.definition.limits.records_max)))),
         long("batch_bytes_max", |rows| longs(rows.iter().map(|row| u64::from(row.definition.limits.bytes_max)))),
         long("batch_age_ms_max", |rows| longs(rows.iter().map(|row| u64::from(row.definition.limits.age_ms_max)))),
@@ -257,10 +251,8 @@ fn identity_columns() -> Vec<Column<IdentityAt>> {
 }
 
 fn schema_of<R>(columns: &[Column<R>]) -> SchemaRef {
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|column| Field::new(column.name, column.data_type.clone(), column.nullable))
-        .collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|column| Field::new(column.name, column.data_type.clone(), column.nullable)).collect();
     Arc::new(Schema::new(fields))
 }
 

@@ -71,13 +71,7 @@ impl StreamColumns {
         let table: Vec<_> = values.into_iter().chain([partition, offset, timestamp, block]).collect();
         // Scan: values, _offset, _timestamp, _error, _partition, _block.
         let place = (0..count).chain([count + 3, count, count + 1, count + 4]).collect();
-        Ok(Self {
-            table: Arc::new(Schema::new(table)),
-            scan,
-            place,
-            error: count + 2,
-            bounds: (count, count + 1),
-        })
+        Ok(Self { table: Arc::new(Schema::new(table)), scan, place, error: count + 2, bounds: (count, count + 1) })
     }
 }
 
@@ -115,11 +109,7 @@ impl StreamTable {
             files,
             projection,
             limit,
-            bounds: Bounds {
-                offset,
-                timestamp,
-                exact,
-            },
+            bounds: Bounds { offset, timestamp, exact },
         }
         .plan(state)
     }

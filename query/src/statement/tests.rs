@@ -16,7 +16,10 @@ fn one(text: &str) -> Statement {
 fn as_of_is_cut_out_wherever_it_stands() {
     for (text, kept) in [
         ("SELECT * FROM traffic.flow AS OF 12", "SELECT * FROM traffic.flow "),
-        ("SELECT * FROM traffic.flow as of block 12 WHERE a = 'as of 3'", "SELECT * FROM traffic.flow  WHERE a = 'as of 3'"),
+        (
+            "SELECT * FROM traffic.flow as of block 12 WHERE a = 'as of 3'",
+            "SELECT * FROM traffic.flow  WHERE a = 'as of 3'",
+        ),
         ("SELECT * FROM traffic.flow FOR VERSION AS OF 12 f", "SELECT * FROM traffic.flow  f"),
         (
             "SELECT *\n  FROM a.b AS OF 12 x\n  JOIN c.d\n AS OF 12 ON true",

@@ -14,9 +14,7 @@ use std::time::Duration;
 use datafusion_postgres::pgwire::api::{ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::response::{GssEncResponse, SslResponse};
-use datafusion_postgres::pgwire::messages::{
-    PgWireBackendMessage, PgWireFrontendMessage, SslNegotiationMetaMessage,
-};
+use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage, SslNegotiationMetaMessage};
 use datafusion_postgres::pgwire::tokio::server::{PgWireMessageServerCodec, process_error, process_message};
 use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -125,15 +123,16 @@ struct BoundedSocket {
 
 impl BoundedSocket {
     fn new(socket: TcpStream, message_bytes_max: usize) -> Self {
-        Self {
-            socket,
-            frames: Frames::new(message_bytes_max),
-        }
+        Self { socket, frames: Frames::new(message_bytes_max) }
     }
 }
 
 impl AsyncRead for BoundedSocket {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         self.frames.check(&buffer.filled()[before..])?;
@@ -174,13 +173,7 @@ impl Frames {
     const NEGOTIATIONS: [u32; 2] = [80_877_103, 80_877_104];
 
     fn new(most: usize) -> Self {
-        Self {
-            most,
-            begun: false,
-            header: [0; 8],
-            have: 0,
-            body_left: 0,
-        }
+        Self { most, begun: false, header: [0; 8], have: 0, body_left: 0 }
     }
 
     fn check(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -220,12 +213,9 @@ impl Frames {
                 format!("a message of {length} bytes was announced; at most {most} are read"),
             ));
         }
-        length.checked_sub(counted).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a message cannot have {length} bytes"),
-            )
-        })
+        length
+            .checked_sub(counted)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("a message cannot have {length} bytes")))
     }
 }
 

@@ -133,13 +133,7 @@ fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> PgWireResult<RecordBatch>
         .columns()
         .iter()
         .zip(batch.schema_ref().fields())
-        .map(|(column, field)| {
-            if has_likeness(field) {
-                Ok(Arc::clone(column))
-            } else {
-                json(field, column)
-            }
-        })
+        .map(|(column, field)| if has_likeness(field) { Ok(Arc::clone(column)) } else { json(field, column) })
         .collect::<PgWireResult<Vec<_>>>()?;
     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| {

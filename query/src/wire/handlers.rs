@@ -25,9 +25,9 @@ use futures::{Sink, SinkExt};
 use tokio::sync::watch;
 
 use super::encode::{self, asked_to_stop};
+use super::errors;
 use super::parameters::{self, Parameter};
 use super::startup::{Cancellable, Cancels, Startup};
-use super::errors;
 use crate::engine::Engine;
 use crate::error::{QueryError, SqlState};
 use crate::session::{Outcome, Session};
@@ -58,10 +58,7 @@ pub(super) struct Handlers {
 
 impl Handlers {
     pub(super) fn new(engine: Engine, cancels: Arc<Cancels>, full: bool) -> Self {
-        Self {
-            startup: Arc::new(Startup { engine, cancels, full }),
-            queries: Arc::new(Queries),
-        }
+        Self { startup: Arc::new(Startup { engine, cancels, full }), queries: Arc::new(Queries) }
     }
 }
 
@@ -169,21 +166,14 @@ where
 {
     let height = height.0.to_string();
     if client.metadata().get(HEIGHT_PARAMETER) != Some(&height) {
-        client
-            .metadata_mut()
-            .insert(HEIGHT_PARAMETER.to_owned(), height.clone());
+        client.metadata_mut().insert(HEIGHT_PARAMETER.to_owned(), height.clone());
         let status = ParameterStatus::new(HEIGHT_PARAMETER.to_owned(), height.clone());
         client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
     }
     if session.settings().wants_notices() {
-        let notice = ErrorInfo::new(
-            "NOTICE".to_owned(),
-            "00000".to_owned(),
-            format!("cairn: computed at block {height}"),
-        );
-        client
-            .feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(notice)))
-            .await?;
+        let notice =
+            ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), format!("cairn: computed at block {height}"));
+        client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(notice))).await?;
     }
     Ok(())
 }
@@ -198,10 +188,7 @@ where
     let Some((_, reported)) = REPORTED.iter().find(|(setting, _)| *setting == name) else {
         return Ok(());
     };
-    let value = session
-        .settings()
-        .show(name, session.engine().config(), session.height())
-        .map_err(errors::error)?;
+    let value = session.settings().show(name, session.engine().config(), session.height()).map_err(errors::error)?;
     client.metadata_mut().insert(name.to_owned(), value.clone());
     let status = ParameterStatus::new((*reported).to_owned(), value);
     client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
@@ -300,22 +287,14 @@ impl QueryParser for Queries {
         }
         check_transaction(client, &statement)?;
         let (parameters, columns) = session.describe(&statement).await.map_err(errors::error)?;
-        Ok(Some(Prepared {
-            statement: Arc::new(statement),
-            parameters: Arc::new(parameters),
-            columns,
-        }))
+        Ok(Some(Prepared { statement: Arc::new(statement), parameters: Arc::new(parameters), columns }))
     }
 
     fn get_parameter_types(&self, prepared: &Self::Statement) -> PgWireResult<Vec<Type>> {
         Ok(prepared.parameters.iter().map(|parameter| parameter.wire.clone()).collect())
     }
 
-    fn get_result_schema(
-        &self,
-        prepared: &Self::Statement,
-        format: Option<&Format>,
-    ) -> PgWireResult<Vec<FieldInfo>> {
+    fn get_result_schema(&self, prepared: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         match &prepared.columns {
             Some(columns) => encode::fields(columns, format.unwrap_or(&Format::UnifiedText), None),
             None => Ok(Vec::new()),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field};
-use datafusion::common::{DFSchema, ParamValues};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ParamValues};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion_postgres::arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
@@ -64,7 +64,8 @@ fn hints(plan: &LogicalPlan) -> (HashMap<String, DataType>, HashMap<String, Type
                 if let Expr::Placeholder(placeholder) = expression
                     && let Some(field) = &placeholder.field
                     && field.data_type() == &DataType::Int32
-                    && let Some(alias) = field.metadata().get(PG_OID_ALIAS_KEY).and_then(|kind| pg_type_for_alias_kind(kind))
+                    && let Some(alias) =
+                        field.metadata().get(PG_OID_ALIAS_KEY).and_then(|kind| pg_type_for_alias_kind(kind))
                 {
                     aliases.insert(placeholder.id.clone(), alias);
                 }

@@ -60,11 +60,7 @@ impl Cancels {
     fn register(self: &Arc<Self>, key: ConnectionKey) -> Cancellable {
         let (sender, receiver) = watch::channel(0);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), sender);
-        Cancellable {
-            receiver,
-            cancels: Arc::clone(self),
-            key,
-        }
+        Cancellable { receiver, cancels: Arc::clone(self), key }
     }
 }
 

@@ -56,13 +56,7 @@ pub(crate) fn stream(name: &str, schemas: &[&str], partitions: u32) -> StreamDef
         topic: name.to_owned(),
         partitions,
         format: Format::Json,
-        schemas: (1..)
-            .zip(schemas)
-            .map(|(id, text)| SchemaVersion {
-                id,
-                text: (*text).to_owned(),
-            })
-            .collect(),
+        schemas: (1..).zip(schemas).map(|(id, text)| SchemaVersion { id, text: (*text).to_owned() }).collect(),
         key_fields: vec![],
         event_time: None,
         limits: BatchLimits::default(),
@@ -88,7 +82,14 @@ pub(crate) fn rows(first: u64, values: &[&str]) -> Vec<Row> {
 }
 
 /// Seals a batch that accounts for the offsets from `first` to `last`.
-pub(crate) fn sealed(definition: &StreamDefinition, partition: u32, first: u64, last: u64, rows: &[Row], previous: Digest) -> Sealed {
+pub(crate) fn sealed(
+    definition: &StreamDefinition,
+    partition: u32,
+    first: u64,
+    last: u64,
+    rows: &[Row],
+    previous: Digest,
+) -> Sealed {
     let mut raw = RawBatchBuilder::new(Partition(partition), Offset(first));
     let mut texts = Vec::new();
     let mut errors: Vec<Option<&str>> = Vec::new();
@@ -106,13 +107,11 @@ pub(crate) fn sealed(definition: &StreamDefinition, partition: u32, first: u64, 
     }
     raw.end_at(Offset(last)).unwrap();
     let schema = table_schema(definition).unwrap();
-    let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().unwrap();
+    let mut decoder =
+        ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().unwrap();
     decoder.decode(texts.join("\n").as_bytes()).unwrap();
     let batch = decoder.flush().unwrap().unwrap_or_else(|| arrow::array::RecordBatch::new_empty(schema));
-    let decoded = DecodedColumns {
-        batch,
-        errors: StringArray::from(errors),
-    };
+    let decoded = DecodedColumns { batch, errors: StringArray::from(errors) };
     seal(definition, &raw.finish().unwrap(), &decoded, BatchSecret([7; 32]), previous).unwrap()
 }
 
@@ -129,13 +128,7 @@ impl City {
     pub(crate) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SegmentStore::on_disk(&folder.path().join("objects")).unwrap();
-        Self {
-            folder,
-            store,
-            streams: vec![],
-            entries: vec![],
-            newest: Height(1),
-        }
+        Self { folder, store, streams: vec![], entries: vec![], newest: Height(1) }
     }
 
     pub(crate) fn register(&mut self, definition: StreamDefinition, height: u64) {
@@ -144,7 +137,15 @@ impl City {
     }
 
     /// Seals, stores and "anchors" a batch in block `height`. `definition` may be an older version of the stream.
-    pub(crate) async fn anchor(&mut self, definition: &StreamDefinition, partition: u32, first: u64, last: u64, rows: &[Row], height: u64) {
+    pub(crate) async fn anchor(
+        &mut self,
+        definition: &StreamDefinition,
+        partition: u32,
+        first: u64,
+        last: u64,
+        rows: &[Row],
+        height: u64,
+    ) {
         let previous = self
             .entries
             .iter()
@@ -190,10 +191,7 @@ impl City {
         Snapshot {
             height,
             streams,
-            validators: vec![ValidatorAt {
-                name: "one".to_owned(),
-                public_key: key(1).public(),
-            }],
+            validators: vec![ValidatorAt { name: "one".to_owned(), public_key: key(1).public() }],
             identities: vec![IdentityAt {
                 id: owner(),
                 kind: IdentityKind::Organisation,

@@ -9,11 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cairn_proof::{
-    Height,
-    block::encode_blocks,
-    statement::statement_id,
-};
+use cairn_proof::{Height, block::encode_blocks, statement::statement_id};
 use commonware_codec::Encode as _;
 use commonware_consensus::types;
 use serde::Deserialize;

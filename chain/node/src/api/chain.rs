@@ -20,7 +20,8 @@ pub(super) async fn head(
         return Err(ApiError::not_found("no_such_stream", message));
     };
     let Some(head) = tip.state.head(&stream, Partition(partition)) else {
-        let message = format!("stream {stream} has {} partitions, there is no {partition}", entry.definition.partitions);
+        let message =
+            format!("stream {stream} has {} partitions, there is no {partition}", entry.definition.partitions);
         return Err(ApiError::not_found("no_such_partition", message));
     };
     Ok(Json(json!({

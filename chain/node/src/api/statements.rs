@@ -51,7 +51,8 @@ pub(super) async fn submit(State(api): State<Api>, body: Body) -> Result<(Status
             Err(refusal.into())
         }
         Some(Admission::SignerFull { most }) => {
-            let message = format!("{most} statements of this signer wait for a block already: wait until they are final");
+            let message =
+                format!("{most} statements of this signer wait for a block already: wait until they are final");
             Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "signer_full", message))
         }
         Some(Admission::Full) => {

@@ -317,8 +317,7 @@ impl Mempool {
         is_final: impl Fn(&Digest) -> bool,
     ) -> Vec<(Digest, Refusal)> {
         let next = last.next();
-        let before: Vec<(Key, Entry)> =
-            self.lock().entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
+        let before: Vec<(Key, Entry)> = self.lock().entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
         let known: HashSet<Key> = before.iter().map(|(key, _)| *key).collect();
         let mut rebuild = Rebuild::run(state, next, &self.signatures, before, is_final);
 
@@ -377,8 +376,13 @@ impl Rebuild {
         pool: Vec<(Key, Entry)>,
         is_final: impl Fn(&Digest) -> bool,
     ) -> Self {
-        let mut this =
-            Self { ready: base.clone(), applied: Vec::new(), parked: Vec::new(), gone: Vec::new(), refused: Vec::new() };
+        let mut this = Self {
+            ready: base.clone(),
+            applied: Vec::new(),
+            parked: Vec::new(),
+            gone: Vec::new(),
+            refused: Vec::new(),
+        };
         let mut left = Vec::with_capacity(pool.len());
         for (key, entry) in pool {
             if is_final(&entry.id) {

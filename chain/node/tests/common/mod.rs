@@ -41,10 +41,7 @@ impl Net {
         let folder = tempfile::tempdir().unwrap();
         let ports = free_ports(validators);
         let peers: Vec<Peer> = (0..validators)
-            .map(|index| Peer {
-                public_key: validator_key(index).public(),
-                address: local(ports[index]).to_string(),
-            })
+            .map(|index| Peer { public_key: validator_key(index).public(), address: local(ports[index]).to_string() })
             .collect();
         let config = |index: usize| {
             let data: PathBuf = folder.path().join(format!("v{index}"));

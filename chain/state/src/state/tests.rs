@@ -114,8 +114,14 @@ fn anchors_that_break_a_rule_are_refused() {
         (signed(INGEST, 2, body(Anchor { gaps: vec![gap], count: 48, ..anchor(100, 149, id) })), RefusalCode::Gap),
         (signed(INGEST, 2, body(anchor(100, 1100, id))), RefusalCode::Limit),
         (signed(INGEST, 2, body(Anchor { partition: Partition(2), ..anchor(0, 9, Digest::ZERO) })), RefusalCode::Limit),
-        (signed(INGEST, 2, body(Anchor { stream: "no.such".into(), ..anchor(0, 9, Digest::ZERO) })), RefusalCode::UnknownStream),
-        (signed(INGEST, 2, body(Anchor { schema_fingerprint: Digest::ZERO, ..anchor(100, 149, id) })), RefusalCode::Malformed),
+        (
+            signed(INGEST, 2, body(Anchor { stream: "no.such".into(), ..anchor(0, 9, Digest::ZERO) })),
+            RefusalCode::UnknownStream,
+        ),
+        (
+            signed(INGEST, 2, body(Anchor { schema_fingerprint: Digest::ZERO, ..anchor(100, 149, id) })),
+            RefusalCode::Malformed,
+        ),
         (signed(OWNER, 2, body(anchor(100, 149, id))), RefusalCode::NotAllowed),
         (signed(STRANGER, 1, body(anchor(100, 149, id))), RefusalCode::UnknownIdentity),
         (b"nonsense".to_vec(), RefusalCode::Malformed),
@@ -123,7 +129,8 @@ fn anchors_that_break_a_rule_are_refused() {
     for (index, (envelope, want)) in cases.iter().enumerate() {
         assert_eq!(refused(&mut state, envelope), *want, "case {index}");
     }
-    let statement = Statement { signer: key(INGEST).identity(), sequence: Sequence(2), body: body(anchor(100, 149, id)) };
+    let statement =
+        Statement { signer: key(INGEST).identity(), sequence: Sequence(2), body: body(anchor(100, 149, id)) };
     let forged = statement.sign(&key(STRANGER), &genesis().tag()).unwrap();
     assert_eq!(refused(&mut state, &forged), RefusalCode::Signature);
     let elsewhere = statement.sign(&key(INGEST), &ChainTag(Digest([9; 32]))).unwrap();
@@ -224,7 +231,8 @@ fn replay_gives_the_same_root() {
             };
             if disturb {
                 let mut fork = state.clone();
-                let _ = fork.apply(Height(9), &signed(OWNER, 99, Body::RegisterStream(definition())), &StrictSignatures);
+                let _ =
+                    fork.apply(Height(9), &signed(OWNER, 99, Body::RegisterStream(definition())), &StrictSignatures);
             }
             let block = block_on(&parent, &state, statements);
             let executed = execute(&parent, &state, &block, &StrictSignatures).unwrap();

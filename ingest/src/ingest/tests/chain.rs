@@ -55,7 +55,8 @@ pub(super) fn anchorer(which: u8) -> IdentityId {
 
 impl FakeNode {
     fn new() -> Self {
-        let identity = |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
+        let identity =
+            |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
         let genesis = Genesis {
             format: GENESIS_MARK.into(),
             chain_id: "test".into(),
@@ -139,7 +140,9 @@ async fn status_of_statement(State(node): Node, UrlPath(id): UrlPath<Digest>) ->
 
 async fn head(State(node): Node, UrlPath((stream, partition)): UrlPath<(String, u32)>) -> Response {
     match node.chain.lock().unwrap().state.head(&stream, Partition(partition)) {
-        Some(head) => Json(HeadInfo { next: head.next, anchor: head.anchor, log_index: head.log_index }).into_response(),
+        Some(head) => {
+            Json(HeadInfo { next: head.next, anchor: head.anchor, log_index: head.log_index }).into_response()
+        }
         None => problem(StatusCode::NOT_FOUND, "", "no such partition"),
     }
 }
@@ -229,6 +232,7 @@ impl World {
         let submitter = Submitter::new(self.client.clone(), key(3 + which), self.node.genesis.tag());
         let metrics = cairn_anchor::metrics::Metrics::register(&prometheus::Registry::new()).unwrap();
         let (segments, secrets) = (self.segments.clone(), self.secrets.clone());
-        Anchorer::new(submitter, self.follower.clone(), segments, secrets, metrics).with_patience(Duration::from_secs(5))
+        Anchorer::new(submitter, self.follower.clone(), segments, secrets, metrics)
+            .with_patience(Duration::from_secs(5))
     }
 }
