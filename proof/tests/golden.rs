@@ -181,6 +181,37 @@ fn the_golden_receipt_is_about_the_golden_record() {
     assert_eq!(receipt.verify(&genesis).unwrap().record, vectors::record(vectors::SHOWN));
 }
 
+/// Takes the bytes of one worked example: what stands left of ';' in each line, `@name` for another golden form.
+fn worked_example(lines: &str) -> Vec<u8> {
+    let words = lines.lines().filter_map(|line| line.split(';').next()).flat_map(str::split_whitespace);
+    words.flat_map(|word| word.strip_prefix('@').map_or_else(|| hex::decode(word).unwrap(), golden)).collect()
+}
+
+/// Each example in the documentation is a golden file, byte for byte, and each golden form is shown.
+#[test]
+fn the_worked_examples_are_the_golden_files() {
+    let text = std::fs::read_to_string(path("../../../docs/formats.md")).unwrap();
+    let mut shown = std::collections::BTreeSet::new();
+    for block in text.split("```").skip(1).step_by(2) {
+        let Some((name, lines)) = block.strip_prefix("text\n; ").and_then(|rest| rest.split_once(".hex\n")) else {
+            continue;
+        };
+        assert_eq!(
+            hex::encode(worked_example(lines)),
+            hex::encode(golden(name)),
+            "docs/formats.md shows another {name}"
+        );
+        shown.insert(name.to_owned());
+    }
+    for (name, _) in vectors::forms() {
+        assert!(shown.contains(name), "docs/formats.md does not show {name}");
+    }
+    for line in vectors::digests().lines().chain(vectors::state::text().lines()) {
+        let value = line.rsplit(' ').next().unwrap_or_default();
+        assert!(text.contains(value), "docs/formats.md does not show {line}");
+    }
+}
+
 /// A validator that does not keep to RFC 8032 can make signatures that only the wider rules of ZIP-215 accept.
 #[test]
 fn signatures_beyond_rfc_8032_are_refused() {

@@ -1,4 +1,4 @@
-//! The bodies of the fuzz targets as property tests: golden bytes, changed in a few places, are refused or decode to
+//! What a fuzzer would do, as property tests that CI runs: golden bytes, changed in a few places, are refused or decode to
 //! something of which they are the one encoding. No change may panic, loop, or take memory beyond the input's size.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
 

@@ -1,9 +1,9 @@
 //! What is done with bytes that nobody vouches for, one function a format: decode, and encode again.
 //!
 //! Each returns whether the bytes were accepted, and panics when accepted bytes are not the one encoding of what they
-//! decode to. The golden test, the mutation test and the fuzz targets in `proof/fuzz` all run these same bodies.
+//! decode to. The golden test and the mutation test run these same bodies, and a fuzz target is one call of one of them.
 
-// Each test program and fuzz target that includes this file uses a part of it.
+// Each program that includes this file uses a part of it.
 #![allow(dead_code)]
 
 use cairn_proof::block::{SignedBlock, decode_blocks, encode_blocks};

@@ -5,8 +5,8 @@
 //! block 1: the owner registers a device (seed 10) and the stream traffic.flow; ingest anchors five records
 //! ```
 //!
-//! It is a chain that the rules allow: `anchor/tests/golden.rs` executes block 1 on the state of the genesis. Five
-//! records at offsets 100 to 104 of partition 1; what Kafka no longer holds, 0 to 99, is a declared gap.
+//! It is a chain that the rules allow, so that a follower in another language can replay it. Five records at offsets
+//! 100 to 104 of partition 1; what Kafka no longer holds, 0 to 99, is a declared gap.
 
 pub(crate) mod state;
 
