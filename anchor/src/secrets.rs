@@ -299,7 +299,7 @@ mod tests {
             "/segments/a/x.parquet",
         ];
         for path in wrong {
-            assert!(matches!(store.get(path), Err(SecretError::Path { .. })), "{path}");
+            assert!(matches!(store.get(path, &ROOT), Err(SecretError::Path { .. })), "{path}");
         }
     }
 }
