@@ -128,7 +128,7 @@ async fn every_flipped_bit_is_found_and_named() {
     let text = std::fs::read_to_string(network.dir().join("keys/secrets.key")).unwrap();
     hex::decode_to_slice(text.trim(), &mut key).unwrap();
     let secrets = SecretStore::open(&network.dir().join("secrets"), &key).unwrap();
-    let check = || audit(&follower, &segments, &secrets, None, Arc::new(AuditDecoder::default()), |_| {});
+    let check = || audit(&follower, &segments, &secrets, None, Arc::new(AuditDecoder), |_| {});
     assert!(check().await.unwrap().is_clean());
 
     let objects = network.objects();

@@ -99,7 +99,7 @@ fn field(name: &str, kind: &str) -> Value {
     }
 }
 
-fn add_stream(network: &Network, name: &str, format: &str, keys: &str, time: &str, fields: Vec<Value>) {
+fn add_stream(network: &Network, name: &str, format: &str, keys: &str, time: &str, fields: &[Value]) {
     let schema = serde_json::json!({"type": "record", "name": "Row", "namespace": "real", "fields": fields});
     std::fs::write(network.scratch(&format!("{name}.avsc")), schema.to_string()).unwrap();
     let file = network.scratch(&format!("{name}.toml"));
@@ -145,14 +145,14 @@ fn journey_times(network: &Network, file: &Path) {
     let mut fields = vec![field("publication_time", "string"), field("measured_time", "string")];
     fields.extend([field("section_id", "string"), field("source_id", "string")]);
     fields.extend(JOURNEY_NUMBERS.map(|name| field(name, "double?")));
-    add_stream(network, "real.journey_time", "avro", "section_id", "", fields);
+    add_stream(network, "real.journey_time", "avro", "section_id", "", &fields);
     run(network.command("publish").args(["--stream", "real.journey_time"]).arg(file));
 }
 
 fn meters(network: &Network, file: &Path) {
     let fields =
         vec![field("customer_id", "long"), field("reading_datetime", "string"), field("general_supply_kwh", "double")];
-    add_stream(network, "real.meter", "avro-confluent", "customer_id", "", fields);
+    add_stream(network, "real.meter", "avro-confluent", "customer_id", "", &fields);
     run(network.command("publish").args(["--stream", "real.meter"]).arg(file));
 }
 
@@ -199,7 +199,7 @@ fn incidents(network: &Network, file: &Path) {
         field("weight", "long?"),
         field("image_urls", "strings?"),
     ]);
-    add_stream(network, "real.incident", "json", "id", "snapshot_time", fields);
+    add_stream(network, "real.incident", "json", "id", "snapshot_time", &fields);
     // The outline of an area is an object whose members come and go; it is left out of the columns by name.
     let maps = ["--map", "record.*=*", "--map", "record.polygon="];
     run(network.command("publish").args(["--stream", "real.incident"]).args(maps).arg(file));

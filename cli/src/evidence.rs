@@ -133,7 +133,7 @@ pub(crate) async fn audit(args: &AuditArgs) -> Result<u8> {
     if let Ok(style) = ProgressStyle::with_template("audit [{bar:30}] {pos}/{len} anchors {msg} {eta}") {
         bar.set_style(style);
     }
-    let decoder = Arc::new(AuditDecoder::default());
+    let decoder = Arc::new(AuditDecoder);
     let report = run_audit(&follower, &segments, &secrets, args.stream.as_deref(), decoder, |progress| {
         bar.set_length(progress.anchors_total);
         bar.set_position(progress.anchors);

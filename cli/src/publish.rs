@@ -137,7 +137,7 @@ async fn send_all(mut reader: RowReader, input: &Input, publisher: &Publisher, o
         }
         let key = message.key.as_deref().map(str::as_bytes);
         publisher.send_raw(key, Some(&message.value), message.event_time_ms).await?;
-        if reader.good_count() % PROGRESS_EVERY == 0 {
+        if reader.good_count().is_multiple_of(PROGRESS_EVERY) {
             bar.set_position(reader.progress().read_bytes());
             bar.set_message(format!("{} rows", reader.good_count()));
             // Reading is blocking work: let the runtime's other tasks have a turn.
