@@ -433,6 +433,8 @@ impl Session {
         deadline.guard(running.finished()).await?.map_err(|error| QueryError::internal(panic_text(error)))
     }
 
+    // The clock stops here: nobody may go on with it.
+    #[allow(clippy::needless_pass_by_value)]
     fn show(&self, name: &str, clock: StatementClock) -> Result<Rows> {
         let height = self.choose_height(None);
         let value = self.settings().show(name, self.engine.config(), height)?;
@@ -475,7 +477,7 @@ impl Session {
                 let rest = batch.slice(left, batch.num_rows() - left);
                 taken.push(Ok(batch.slice(0, left)));
                 let stream = std::mem::replace(&mut cursor.stream, futures::stream::empty().boxed());
-                cursor.stream = futures::stream::once(async move { Ok(rest) }).chain(stream).boxed();
+                cursor.stream = futures::stream::once(async move { Ok(rest) }).chain(stream).fuse().boxed();
                 break;
             }
             left -= batch.num_rows();

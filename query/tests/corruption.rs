@@ -89,6 +89,10 @@ async fn a_flipped_bit_in_a_hash_tree_is_refused() {
         names(&error, 0, 0, 5_999, &segment);
         assert!(error.message.contains("hash tree"), "{error}");
     }
+    for (what, shortened) in [("cut", &sound[..sound.len() - 1]), ("empty", &[])] {
+        fs::write(&tree, shortened).unwrap();
+        names(&refused(city.engine().sql(READ_ALL, None).await, what), 0, 0, 5_999, &segment);
+    }
     fs::write(&tree, &sound).unwrap();
     let answer = city.engine().sql("SELECT sum(vehicles) FROM traffic.flow", None).await.unwrap();
     assert_eq!(answer.rows(), 1);
@@ -111,7 +115,7 @@ async fn missing_shortened_and_swapped_objects_are_refused() {
         ("shortened segment", Box::new(|| fs::write(&segment, &sound[..sound.len() - 1]).unwrap())),
         ("empty segment", Box::new(|| fs::write(&segment, b"").unwrap())),
         ("lengthened segment", Box::new(|| fs::write(&segment, [sound.as_slice(), b"x"].concat()).unwrap())),
-        ("shortened tree", Box::new(|| fs::write(outboard(&segment), &tree[..tree.len() - 1]).unwrap())),
+        ("lengthened tree", Box::new(|| fs::write(outboard(&segment), [tree.as_slice(), b"x"].concat()).unwrap())),
         (
             "another batch's segment",
             Box::new(|| {

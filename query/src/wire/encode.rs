@@ -117,6 +117,7 @@ fn until_cancelled(
             }
         }
     })
+    .fuse()
     .boxed()
 }
 
