@@ -1,3 +1,5 @@
+//! What an audit finds, and what it must not mistake for a problem.
+
 use super::*;
 use crate::raw::RawBatchBuilder;
 use crate::seal::{

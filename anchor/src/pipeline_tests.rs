@@ -1,3 +1,5 @@
+//! Batches onto the chain: lost races, refusals, retries, workers stopped at any instant.
+
 use super::*;
 use crate::seal::tests::{decode, raw};
 use crate::testing::World;

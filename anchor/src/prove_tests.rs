@@ -1,3 +1,5 @@
+//! Receipts of anchored records, and why there is none of others.
+
 use super::*;
 use crate::roots::Roots;
 use crate::seal::tests::{decode, raw};

@@ -1,3 +1,5 @@
+//! Batches of raw records: order, gaps, bounds, leaves.
+
 use super::*;
 use cairn_proof::tree;
 use proptest::prelude::*;

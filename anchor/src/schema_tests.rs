@@ -1,3 +1,5 @@
+//! Avro schemas to columns, and what has no column.
+
 use super::*;
 use arrow::array::Int64Array;
 

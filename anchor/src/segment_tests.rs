@@ -1,3 +1,5 @@
+//! Segments written and read back; hostile bytes refused.
+
 use super::*;
 use crate::seal::tests::{raw, rows, sealed};
 use crate::verified::VerifiedStore;

@@ -1,3 +1,5 @@
+//! The embedded broker with real clients: topics, restarts, ports in use.
+
 use super::*;
 
 #[test]

@@ -3,7 +3,7 @@
 //! The files in `golden/` are hexadecimal text, 32 bytes a line. A changed file is a change of format: it needs a new
 //! mark or content type and a sentence in `docs/formats.md`. `CAIRN_WRITE_GOLDEN=1` writes them anew. `receipt.json`
 //! and `genesis.json` are a second, older chain, held by the tests of the receipt module.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures, clippy::type_complexity)]
 
 mod bodies;
 mod vectors;

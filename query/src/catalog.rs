@@ -44,9 +44,12 @@ const SYSTEM_TABLES: [(&str, Option<SystemKind>); 6] = [
     ("validators", Some(SystemKind::Validators)),
 ];
 
+/// A stream's columns, and the definition that they follow from.
+type DefinedColumns = (Arc<StreamDefinition>, Arc<StreamColumns>);
+
 /// The columns of streams, kept across heights: they follow from a stream's definition alone.
 #[derive(Debug, Default)]
-pub(crate) struct ColumnsCache(Mutex<HashMap<String, (Arc<StreamDefinition>, Arc<StreamColumns>)>>);
+pub(crate) struct ColumnsCache(Mutex<HashMap<String, DefinedColumns>>);
 
 impl ColumnsCache {
     fn columns(&self, definition: &Arc<StreamDefinition>) -> Result<Arc<StreamColumns>> {

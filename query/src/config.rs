@@ -83,6 +83,8 @@ pub struct ConfigError {
     pub allowed: String,
 }
 
+// By value, so that a caller writes a number as it is.
+#[allow(clippy::needless_pass_by_value)]
 fn in_range<T>(key: &'static str, value: T, range: RangeInclusive<T>) -> Result<(), ConfigError>
 where
     T: PartialOrd + std::fmt::Display,

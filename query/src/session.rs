@@ -346,6 +346,12 @@ impl Session {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|error| QueryError::not_allowed(SqlState::READ_ONLY, error.strip_backtrace()))?;
+        if unnests_a_record(&plan) {
+            // The engine gives 0 and empty text for the fields of a null record: no answer is better than that one.
+            let message = "unnest of a record is not supported";
+            return Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, message)
+                .with_hint("name its fields, as in column['field']"));
+        }
         Ok(Planned { plan, height })
     }
 
@@ -567,6 +573,16 @@ impl Deadline {
     pub(crate) async fn guard<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         timeout_at(self.at.into(), work).await.map_err(|_| QueryError::timed_out(self.limit))
     }
+}
+
+/// True if a plan takes a record apart by `unnest`.
+fn unnests_a_record(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let _ = plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Unnest(unnest) if !unnest.struct_type_columns.is_empty());
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
 }
 
 /// True if a plan reads streams or the chain's own tables.

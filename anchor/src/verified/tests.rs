@@ -1,3 +1,5 @@
+//! Reads that verify, and every way in which stored bytes can be wrong.
+
 use super::*;
 use crate::roots::{outboard_path, segment_path};
 use cairn_proof::digest::Digest;

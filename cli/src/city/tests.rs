@@ -1,3 +1,5 @@
+//! The simulated city: deterministic, plausible, and bad exactly where it says so.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Files of rows in every form and compression; bad lines are named.
+
 use std::io::Write;
 use std::path::PathBuf;
 

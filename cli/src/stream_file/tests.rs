@@ -1,3 +1,5 @@
+//! Definitions in files: the built-in ones, and each mistake with its answer.
+
 use super::*;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Station", "fields": [

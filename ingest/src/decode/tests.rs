@@ -1,3 +1,5 @@
+//! Good values become columns; bad, hostile and random ones are quarantined with a reason.
+
 use super::*;
 use crate::encode::{Encoder, Message};
 use crate::testing::{ALL_TYPES, ALL_TYPES_ROW, definition, one_field};

@@ -1,3 +1,5 @@
+//! Rows become values that the decoder reads back; what does not fit is named.
+
 use super::*;
 use crate::decode::StreamDecoder;
 use crate::testing::{ALL_TYPES, ALL_TYPES_ROW, definition, one_field};

@@ -1,3 +1,5 @@
+//! Ingest over the embedded broker and a chain in process.
+
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 

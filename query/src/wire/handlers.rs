@@ -86,7 +86,7 @@ fn cancels_of<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<watch::Receive
     client
         .session_extensions()
         .get::<Cancellable>()
-        .map(|cancellable| cancellable.from_now())
+        .map(|cancellable| cancellable.heard_from_now())
         .ok_or_else(|| errors::fatal(QueryError::internal("the connection cannot be cancelled")))
 }
 

@@ -74,7 +74,7 @@ pub(super) struct Cancellable {
 
 impl Cancellable {
     /// Hears requests that come from now on.
-    pub(super) fn from_now(&self) -> watch::Receiver<u64> {
+    pub(super) fn heard_from_now(&self) -> watch::Receiver<u64> {
         let mut receiver = self.receiver.clone();
         receiver.mark_unchanged();
         receiver
@@ -199,7 +199,7 @@ mod tests {
         let key = (7, Bytes::from_static(b"secret"));
         let connection = cancels.register(key.clone());
         cancels.cancel(&key);
-        let later = connection.from_now();
+        let later = connection.heard_from_now();
         assert!(!later.has_changed().expect("the sender lives"));
         cancels.cancel(&key);
         assert!(later.has_changed().expect("the sender lives"));
