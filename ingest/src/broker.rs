@@ -10,7 +10,7 @@
 //! **The path.** tansu joins the storage URL's path to the working directory, after taking one leading `/` away.
 //! `sqlite:////var/lib/x/broker.db` therefore leaves an absolute path, and joining an absolute path replaces the
 //! working directory: no `chdir` is needed. A URL percent-encodes spaces and a few other characters and tansu does
-//! not decode them, so [`storage_url`] falls back to the path relative to the working directory when only the part
+//! not decode them, so `storage_url` falls back to the path relative to the working directory when only the part
 //! above it holds such characters, and otherwise says so.
 //!
 //! **Threads.** SQLite blocks, so the broker has a small runtime of its own: it can never stall the validators or

@@ -10,7 +10,7 @@
 //! 1 and the text `"7"` as the number 7.) The columns are checked against `arrow-avro` in the tests.
 //!
 //! **Hostile bytes.** Every length is compared with the bytes that are left before anything is appended; nesting
-//! stops at a fixed depth; what one message may append is bounded by its own length ([`Budget`]), so that a short
+//! stops at a fixed depth; what one message may append is bounded by its own length (`Budget`), so that a short
 //! message cannot claim a billion items. No recursion depends on the message alone.
 //!
 //! | format | one message |
