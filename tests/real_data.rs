@@ -23,7 +23,9 @@ fn data() -> Option<PathBuf> {
     if folder.join("traffic/uk_highways_journey_times/journey_times.csv.gz").is_file() {
         return Some(folder);
     }
-    eprintln!("SKIPPED: no real data at {}; set CAIRN_TEST_DATA to its folder", folder.display());
+    // Straight to standard error: the line shows also where the harness keeps back what passing tests print.
+    let line = format!("SKIPPED: no real data at {}; set CAIRN_TEST_DATA to its folder\n", folder.display());
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
     None
 }
 
