@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fills corpus/ with the golden files, so that fuzzing starts from bytes that are accepted.
+set -euo pipefail
+cd "$(dirname "$0")"
+golden=../tests/golden
+seed() { # target, names of golden forms
+  local target=$1 name
+  shift
+  mkdir -p "corpus/$target"
+  for name in "$@"; do
+    case $name in
+      *.json) cp "$golden/$name" "corpus/$target/" ;;
+      *) xxd -r -p "$golden/$name.hex" > "corpus/$target/$name" ;;
+    esac
+  done
+}
+seed record record record-bare
+seed statement register-identity register-stream anchor
+seed header header-0 header
+seed block block blocks
+seed certificate certificate
+seed receipt receipt.json
+seed genesis city.json genesis.json
+seed cbor record anchor header block genesis validators

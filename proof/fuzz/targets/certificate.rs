@@ -1,0 +1,9 @@
+//! Fuzzes finality certificates for sets of every size.
+#![no_main]
+
+#[path = "../../tests/bodies/mod.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    bodies::certificate(bytes);
+});
