@@ -65,12 +65,17 @@ impl FakeNode {
             format: GENESIS_MARK.into(),
             chain_id: "test".into(),
             timestamp_ms: 1_700_000_000_000,
-            validators: vec![GenesisValidator { name: "one".into(), public_key: validator.public() }],
+            validators: vec![GenesisValidator {
+                name: "one".into(),
+                public_key: validator.public(),
+                address: "one:7000".into(),
+            }],
             identities: vec![
                 identity("owner", IdentityKind::Organisation, 2),
                 identity("anchorer a", IdentityKind::Node, 3),
                 identity("anchorer b", IdentityKind::Node, 4),
             ],
+            parameters: cairn_proof::parameters::Parameters::default(),
         };
         let chain = Chain {
             state: cairn_chain_state::State::genesis(&genesis),

@@ -21,11 +21,16 @@ fn genesis(owner: &SigningKey, ingest: &SigningKey) -> Genesis {
         format: GENESIS_MARK.into(),
         chain_id: "bench".into(),
         timestamp_ms: 1,
-        validators: vec![GenesisValidator { name: "v".into(), public_key: SigningKey::from_seed(&[3; 32]).public() }],
+        validators: vec![GenesisValidator {
+            name: "v".into(),
+            public_key: SigningKey::from_seed(&[3; 32]).public(),
+            address: "v:7000".into(),
+        }],
         identities: vec![
             identity("owner", IdentityKind::Organisation, owner),
             identity("ingest", IdentityKind::Node, ingest),
         ],
+        parameters: cairn_proof::parameters::Parameters::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::identity::{IdentityKind, SigningKey};
+use cairn_proof::parameters::Parameters;
 use cairn_query::QueryConfig;
 use rand::TryRng as _;
 
@@ -59,10 +60,18 @@ impl InitArgs {
         }
     }
 
+    /// Where the other validators reach the one with this index.
+    fn p2p_address(&self, index: u16) -> String {
+        format!("{}:{}", self.host_of(index), Ports(self.base_port).p2p(index))
+    }
+
     fn host_of(&self, index: u16) -> String {
         match &self.validator_host {
             Some(pattern) => pattern.replace("{}", &index.to_string()),
-            None => self.listen_host.to_string(),
+            None => match self.listen_host {
+                IpAddr::V4(host) => host.to_string(),
+                IpAddr::V6(host) => format!("[{host}]"),
+            },
         }
     }
 }
@@ -123,15 +132,19 @@ fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, inges
         format: GENESIS_MARK.into(),
         chain_id: args.chain_id.clone(),
         timestamp_ms: u64::try_from(now.as_millis())?,
-        validators: validators
-            .iter()
-            .enumerate()
-            .map(|(index, key)| GenesisValidator { name: format!("validator-{index}"), public_key: key.public() })
+        validators: (0u16..)
+            .zip(validators)
+            .map(|(index, key)| GenesisValidator {
+                name: format!("validator-{index}"),
+                public_key: key.public(),
+                address: args.p2p_address(index),
+            })
             .collect(),
         identities: vec![
             identity("owner", IdentityKind::Organisation, owner),
             identity("ingest", IdentityKind::Node, ingest),
         ],
+        parameters: Parameters::default(),
     };
     genesis.check()?;
     Ok(genesis)
@@ -145,7 +158,7 @@ fn config(args: &InitArgs, validators: &[SigningKey]) -> Config {
         .map(|(index, key)| ValidatorSection {
             name: format!("validator-{index}"),
             public_key: key.public(),
-            p2p: format!("{}:{}", args.host_of(index), ports.p2p(index)),
+            p2p: args.p2p_address(index),
             p2p_listen: listen(ports.p2p(index)),
             api: format!("http://{}:{}", args.host_of(index), ports.api(index)),
             api_listen: listen(ports.api(index)),

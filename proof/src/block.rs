@@ -188,6 +188,7 @@ mod tests {
             log_root: Digest([4; 32]),
             log_size: TreeSize(9),
             validators_hash: Digest([5; 32]),
+            next_validators_hash: Digest([5; 32]),
         };
         SignedBlock { header: header.encode(), statements, certificate: Some(vec![1, 2, 3]) }
     }

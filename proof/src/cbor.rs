@@ -100,6 +100,15 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// An unsigned integer or `null`.
+    #[inline]
+    pub fn unsigned_or_null(&mut self, value: Option<u64>) {
+        match value {
+            Some(value) => self.unsigned(value),
+            None => self.null(),
+        }
+    }
+
     /// A text string.
     #[inline]
     pub fn text(&mut self, value: &str) {
@@ -230,6 +239,14 @@ impl<'a> Reader<'a> {
     pub fn unsigned32(&mut self) -> Result<u32, CborError> {
         let value = self.unsigned()?;
         u32::try_from(value).map_err(|_| self.error("an integer of 32 bits", value.to_string()))
+    }
+
+    /// An unsigned integer or `null`.
+    ///
+    /// # Errors
+    /// As [`Reader::unsigned`].
+    pub fn unsigned_or_null(&mut self) -> Result<Option<u64>, CborError> {
+        if self.null() { Ok(None) } else { self.unsigned().map(Some) }
     }
 
     /// A signed integer of 64 bits.

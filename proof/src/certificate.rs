@@ -57,8 +57,10 @@ pub enum CertificateError {
         /// Payload of the certificate.
         found: Digest,
     },
-    /// Epoch or view differ from the header's.
-    #[error("the certificate is of epoch {epoch}, view {view}, parent view {parent_view}; the header says otherwise")]
+    /// Another epoch than the header's, or an earlier view, or its view with another parent.
+    #[error(
+        "the certificate is of epoch {epoch}, view {view}, parent view {parent_view}: expected the header's, or a later view of its epoch"
+    )]
     Round {
         /// Epoch in the certificate.
         epoch: u64,
@@ -161,7 +163,8 @@ impl Finalization {
         Ok(())
     }
 
-    /// Checks that the certificate proves `header` final: quorum, signatures, payload, epoch and views.
+    /// Checks that the certificate proves `header` final: quorum, signatures, payload, epoch, and that its view is the
+    /// header's or a later one.
     ///
     /// # Errors
     /// Says which of them does not hold.
@@ -175,7 +178,9 @@ impl Finalization {
         if self.payload != expected {
             return Err(CertificateError::Header { expected, found: self.payload });
         }
-        if (self.epoch, self.view, self.parent_view) != (header.epoch, header.view, header.parent_view) {
+        // The last block of an epoch is proposed again, as it is, in later views until one of them is final.
+        let first = (self.view, self.parent_view) == (header.view, header.parent_view);
+        if self.epoch != header.epoch || !(first || self.view > header.view) {
             let (epoch, view, parent_view) = (self.epoch, self.view, self.parent_view);
             return Err(CertificateError::Round { epoch, view, parent_view });
         }
@@ -219,7 +224,7 @@ fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, CertificateError> {
     Err(CertificateError::Encoding("a number is larger than 64 bits"))
 }
 
-fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     #[allow(clippy::cast_possible_truncation)]
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -234,24 +239,32 @@ pub mod forge {
     use super::{ChainTag, Finalization, Header, write_varint};
     use crate::identity::SigningKey;
 
-    /// A certificate over `header` by `signers` out of the set of `all` keys.
+    /// A certificate over `header` by `signers` (places among the ascending keys) out of the set of `all` keys.
     #[must_use]
     pub fn certificate(header: &Header, all: &[SigningKey], signers: &[usize], chain: &ChainTag) -> Vec<u8> {
+        certificate_in_view(header, header.view, header.parent_view, all, signers, chain)
+    }
+
+    /// The same for a header that was proposed again in another view.
+    #[must_use]
+    pub fn certificate_in_view(
+        header: &Header,
+        view: u64,
+        parent_view: u64,
+        all: &[SigningKey],
+        signers: &[usize],
+        chain: &ChainTag,
+    ) -> Vec<u8> {
         let mut keys: Vec<&SigningKey> = all.iter().collect();
         keys.sort_by_key(|key| key.public());
         let mut proposal = Vec::new();
-        for number in [header.epoch, header.view, header.parent_view] {
+        for number in [header.epoch, view, parent_view] {
             write_varint(number, &mut proposal);
         }
         proposal.extend_from_slice(header.digest().as_ref());
-        let unsigned = Finalization {
-            epoch: header.epoch,
-            view: header.view,
-            parent_view: header.parent_view,
-            payload: header.digest(),
-            signatures: vec![],
-            proposal: proposal.clone(),
-        };
+        let (epoch, payload) = (header.epoch, header.digest());
+        let unsigned =
+            Finalization { epoch, view, parent_view, payload, signatures: vec![], proposal: proposal.clone() };
         let message = unsigned.signed_bytes(chain);
         let mut out = proposal;
         out.extend_from_slice(&(keys.len() as u64).to_be_bytes());
@@ -273,6 +286,7 @@ mod tests {
     use super::*;
     use crate::genesis::{GENESIS_MARK, Genesis, GenesisValidator};
     use crate::identity::SigningKey;
+    use crate::parameters::Parameters;
     use proptest::prelude::*;
 
     fn keys(count: u8) -> Vec<SigningKey> {
@@ -280,14 +294,17 @@ mod tests {
     }
 
     fn genesis(keys: &[SigningKey]) -> Genesis {
-        let validators =
-            keys.iter().map(|key| GenesisValidator { name: "v".into(), public_key: key.public() }).collect();
+        let validators = keys
+            .iter()
+            .map(|key| GenesisValidator { name: "v".into(), public_key: key.public(), address: "v:7000".into() })
+            .collect();
         Genesis {
             format: GENESIS_MARK.into(),
             chain_id: "city".into(),
             timestamp_ms: 1,
             validators,
             identities: vec![],
+            parameters: Parameters::default(),
         }
     }
 

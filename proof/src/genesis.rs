@@ -1,7 +1,7 @@
 //! Genesis: what a chain starts from, and all that a verifier has to be given.
 //!
 //! ```text
-//! canonical = CBOR ["cairn/genesis/v1", chain id, timestamp_ms, [[name, key]…], [[name, kind, key]…]]
+//! canonical = CBOR ["cairn/genesis/v2", chain id, timestamp_ms, [[name, key, address]…], [[name, kind, key]…], parameters]
 //! tag       = SHA-256(canonical)
 //! ```
 //!
@@ -9,18 +9,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::{ADDRESS_RULE, is_address};
 use crate::cbor::Writer;
+use crate::committee::{Committee, VALIDATORS_MAX};
 use crate::digest::{Digest, sha256};
 use crate::header::Header;
 use crate::identity::{IdentityKind, PublicKey};
+use crate::parameters::Parameters;
 use crate::statement::ChainTag;
 use crate::tree;
 use crate::units::{Height, TreeSize};
 
 /// The mark of the format, in the file and in the canonical bytes.
-pub const GENESIS_MARK: &str = "cairn/genesis/v1";
-/// Most validators of a chain.
-pub const VALIDATORS_MAX: usize = 128;
+pub const GENESIS_MARK: &str = "cairn/genesis/v2";
 const IDENTITIES_MAX: usize = 4096;
 
 /// A validator at genesis.
@@ -31,6 +32,8 @@ pub struct GenesisValidator {
     pub name: String,
     /// The key it votes with.
     pub public_key: PublicKey,
+    /// Where the other validators reach it, `host:port`.
+    pub address: String,
 }
 
 /// An identity at genesis; it has no controller.
@@ -59,6 +62,9 @@ pub struct Genesis {
     pub validators: Vec<GenesisValidator>,
     /// The identities that exist from the start.
     pub identities: Vec<GenesisIdentity>,
+    /// What the validators agree on; what is not said is as [`Parameters::default`].
+    #[serde(default)]
+    pub parameters: Parameters,
 }
 
 /// Why a genesis cannot be used.
@@ -81,7 +87,7 @@ impl Genesis {
     pub fn from_json(text: &[u8]) -> Result<Self, GenesisError> {
         let genesis: Self = serde_json::from_slice(text).map_err(|error| GenesisError {
             field: "file",
-            expected: "JSON of the form cairn/genesis/v1".into(),
+            expected: format!("JSON of the form {GENESIS_MARK}"),
             found: error.to_string(),
         })?;
         genesis.check()?;
@@ -114,18 +120,23 @@ impl Genesis {
                 return wrong("name", "1 to 128 bytes without control characters", format!("{name:?}"));
             }
         }
-        for keys in [
-            self.validators.iter().map(|v| v.public_key).collect::<Vec<_>>(),
-            self.identities.iter().map(|i| i.public_key).collect::<Vec<_>>(),
-        ] {
-            let mut sorted = keys.clone();
-            sorted.sort();
-            sorted.dedup();
-            if sorted.len() != keys.len() {
-                return wrong("public_key", "each key once", "a key that is there twice".into());
-            }
+        if let Some(validator) = self.validators.iter().find(|validator| !is_address(&validator.address)) {
+            return wrong("address", ADDRESS_RULE, format!("{:?}", validator.address));
         }
-        Ok(())
+        // A validator is an identity too, so a key stands once in both lists together.
+        let keys = self.validators.iter().map(|v| v.public_key).chain(self.identities.iter().map(|i| i.public_key));
+        let mut sorted: Vec<_> = keys.collect();
+        let count = sorted.len();
+        sorted.sort();
+        sorted.dedup();
+        if sorted.len() != count {
+            return wrong("public_key", "each key once", "a key that is there twice".into());
+        }
+        self.parameters.check().map_err(|error| GenesisError {
+            field: error.field,
+            expected: format!("{} to {}", error.least, error.most),
+            found: error.found.to_string(),
+        })
     }
 
     /// The canonical bytes.
@@ -133,15 +144,16 @@ impl Genesis {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out);
-        writer.array(5);
+        writer.array(6);
         writer.text(GENESIS_MARK);
         writer.text(&self.chain_id);
         writer.unsigned(self.timestamp_ms);
         writer.array(self.validators.len());
         for validator in &self.validators {
-            writer.array(2);
+            writer.array(3);
             writer.text(&validator.name);
             writer.bytes(validator.public_key.as_bytes());
+            writer.text(&validator.address);
         }
         writer.array(self.identities.len());
         for identity in &self.identities {
@@ -150,6 +162,7 @@ impl Genesis {
             writer.unsigned(identity.kind.code());
             writer.bytes(identity.public_key.as_bytes());
         }
+        self.parameters.write(&mut writer);
         out
     }
 
@@ -162,17 +175,22 @@ impl Genesis {
     /// The validators' keys in ascending order, as certificates count them.
     #[must_use]
     pub fn validator_keys(&self) -> Vec<PublicKey> {
-        let mut keys: Vec<_> = self.validators.iter().map(|validator| validator.public_key).collect();
-        keys.sort();
-        keys
+        self.committee().keys().to_vec()
+    }
+
+    /// The committee of epoch 0. The genesis is a checked one; of another, no certificate holds under the result.
+    #[must_use]
+    pub fn committee(&self) -> Committee {
+        Committee::of_genesis(self.validators.iter().map(|validator| validator.public_key).collect())
     }
 
     /// The header of height 0. Nobody signs it: it follows from the genesis, whose tag stands in `parent`.
     #[must_use]
     pub fn header(&self) -> Header {
-        let keys = self.validator_keys();
+        let committee = self.committee();
         // A checked genesis has a validator; the proposer of a block that nobody proposed is the first key.
-        let proposer = keys.first().copied();
+        let proposer = committee.keys().first().copied();
+        let validators_hash = committee.hash();
         Header {
             chain_id: self.chain_id.clone(),
             epoch: 0,
@@ -187,23 +205,8 @@ impl Genesis {
             state_root: Digest::ZERO,
             log_root: tree::empty_root(),
             log_size: TreeSize(0),
-            validators_hash: validators_hash(&keys),
+            validators_hash,
+            next_validators_hash: validators_hash,
         }
     }
-}
-
-/// SHA-256 of CBOR `["cairn/validators/v1", [key…]]` over the keys in ascending order.
-#[must_use]
-pub fn validators_hash(keys: &[PublicKey]) -> Digest {
-    let mut sorted = keys.to_vec();
-    sorted.sort();
-    let mut out = Vec::new();
-    let mut writer = Writer::new(&mut out);
-    writer.array(2);
-    writer.text("cairn/validators/v1");
-    writer.array(sorted.len());
-    for key in &sorted {
-        writer.bytes(key.as_bytes());
-    }
-    sha256(&[&out])
 }

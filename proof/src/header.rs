@@ -1,8 +1,8 @@
 //! The block header: small, and all that validators sign.
 //!
 //! ```text
-//! CBOR ["cairn/header/v1", chain id, epoch, view, parent view, proposer, height, timestamp_ms, parent,
-//!       statements root, statements count, state root, log root, log size, validators hash]
+//! CBOR ["cairn/header/v2", chain id, epoch, view, parent view, proposer, height, timestamp_ms, parent,
+//!       statements root, statements count, state root, log root, log size, validators hash, next validators hash]
 //! ```
 //!
 //! The consensus payload is SHA-256 of these bytes, so a certificate and a header are a proof that stands alone.
@@ -12,7 +12,7 @@ use crate::digest::{Digest, sha256};
 use crate::units::{Height, TreeSize};
 
 /// The mark at the start of a header.
-pub const HEADER_MARK: &str = "cairn/header/v1";
+pub const HEADER_MARK: &str = "cairn/header/v2";
 /// No header is longer.
 pub const HEADER_BYTES_MAX: usize = 512;
 
@@ -45,17 +45,19 @@ pub struct Header {
     pub log_root: Digest,
     /// How many anchors the log holds.
     pub log_size: TreeSize,
-    /// Hash of the validator set that certifies this block.
+    /// Hash of the committee that certifies this block.
     pub validators_hash: Digest,
+    /// Hash of the committee that certifies the next block: another one only at the last block of an epoch.
+    pub next_validators_hash: Digest,
 }
 
 impl Header {
     /// The canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(320);
+        let mut out = Vec::with_capacity(352);
         let mut writer = Writer::new(&mut out);
-        writer.array(15);
+        writer.array(16);
         writer.text(HEADER_MARK);
         writer.text(&self.chain_id);
         writer.unsigned(self.epoch);
@@ -71,6 +73,7 @@ impl Header {
         writer.bytes(self.log_root.as_ref());
         writer.unsigned(self.log_size.0);
         writer.bytes(self.validators_hash.as_ref());
+        writer.bytes(self.next_validators_hash.as_ref());
         out
     }
 
@@ -84,7 +87,7 @@ impl Header {
             let found = format!("{} bytes", bytes.len());
             return Err(reader.error(format!("a header of at most {HEADER_BYTES_MAX} bytes"), found));
         }
-        reader.array_of(15)?;
+        reader.array_of(16)?;
         reader.mark(HEADER_MARK)?;
         let header = Self {
             chain_id: reader.text()?.to_owned(),
@@ -101,6 +104,7 @@ impl Header {
             log_root: Digest(reader.fixed()?),
             log_size: TreeSize(reader.unsigned()?),
             validators_hash: Digest(reader.fixed()?),
+            next_validators_hash: Digest(reader.fixed()?),
         };
         reader.end()?;
         Ok(header)
@@ -120,13 +124,14 @@ mod tests {
 
     prop_compose! {
         fn any_header()(
-            chain_id in "[a-z0-9.-]{1,64}", numbers in any::<[u64; 7]>(), hashes in any::<[[u8; 32]; 6]>(),
+            chain_id in "[a-z0-9.-]{1,64}", numbers in any::<[u64; 7]>(), hashes in any::<[[u8; 32]; 7]>(),
         ) -> Header {
             Header {
                 chain_id, epoch: numbers[0], view: numbers[1], parent_view: numbers[2], proposer: hashes[0],
                 height: Height(numbers[3]), timestamp_ms: numbers[4], parent: Digest(hashes[1]),
                 statements_root: Digest(hashes[2]), statements_count: numbers[5], state_root: Digest(hashes[3]),
                 log_root: Digest(hashes[4]), log_size: TreeSize(numbers[6]), validators_hash: Digest(hashes[5]),
+                next_validators_hash: Digest(hashes[6]),
             }
         }
     }

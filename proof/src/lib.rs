@@ -10,24 +10,32 @@
 //! | [`record`] | canonical record bytes, salts, leaves | docs/formats.md |
 //! | [`tree`] | Merkle roots, inclusion and consistency proofs | RFC 9162, section 2.1 |
 //! | [`statement`] | signed statements: identities, streams, anchors | RFC 9052, section 4.2 |
-//! | [`genesis`], [`header`], [`block`] | what the chain agrees on | docs/formats.md |
-//! | [`certificate`] | finality certificates | docs/formats.md |
+//! | [`genesis`], [`parameters`], [`header`], [`block`] | what the chain agrees on | docs/formats.md |
+//! | [`epoch`], [`committee`] | who certifies which blocks | docs/formats.md |
+//! | [`certificate`], [`evidence`] | finality certificates, equivocations | docs/formats.md |
 //! | [`receipt`] | one file that proves one record | docs/formats.md |
 //!
 //! The byte layouts, with a worked example of each, are in `docs/formats.md`.
 
+pub mod address;
+mod base64_bytes;
 pub mod block;
 pub mod cbor;
 pub mod certificate;
+pub mod committee;
 pub mod digest;
+pub mod epoch;
+pub mod evidence;
 pub mod genesis;
 pub mod header;
 pub mod identity;
+pub mod parameters;
 pub mod receipt;
 pub mod record;
 pub mod statement;
 pub mod tree;
 pub mod units;
 
+pub use base64_bytes::Base64Bytes;
 pub use digest::Digest;
 pub use units::{Height, LeafIndex, Offset, Partition, Sequence, TreeSize};

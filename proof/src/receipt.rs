@@ -7,19 +7,19 @@
 //! The file is JSON in exactly one form: what [`Receipt::to_json`] writes. Bytes that parse but are not that
 //! form are refused, so that no bit of a receipt can be changed without notice; there are no comments in it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::certificate::Finalization;
 use crate::digest::Digest;
-use crate::genesis::{Genesis, validators_hash};
+use crate::genesis::Genesis;
 use crate::header::Header;
 use crate::identity::{IdentityId, PublicKey};
 use crate::record::OwnedRecord;
 use crate::statement::{Anchor, Body, SignedStatement};
 use crate::tree::{self, PATH_MAX};
 use crate::units::{LeafIndex, TreeSize};
+
+pub use crate::base64_bytes::Base64Bytes;
 
 /// The mark of the format.
 pub const RECEIPT_MARK: &str = "cairn/receipt/v1";
@@ -34,23 +34,6 @@ pub struct TreePath {
     pub index: LeafIndex,
     /// Hashes from the leaf up.
     pub path: Vec<Digest>,
-}
-
-/// Bytes that stand in the file as base64 (RFC 4648, section 4, padded).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Base64Bytes(pub Vec<u8>);
-
-impl Serialize for Base64Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Base64Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        STANDARD.decode(text.as_ref()).map(Self).map_err(serde::de::Error::custom)
-    }
 }
 
 /// Everything that proves one record.
@@ -275,7 +258,7 @@ fn check_header(header: &Header, genesis: &Genesis) -> Result<(), ReceiptError> 
             genesis.chain_id, header.chain_id
         )));
     }
-    let expected = validators_hash(&genesis.validator_keys());
+    let expected = genesis.committee().hash();
     if header.validators_hash != expected {
         return Err(fail(format!("expected validator set {expected}, found {}", header.validators_hash)));
     }

@@ -11,18 +11,25 @@
 //! decoding refuses every other. Whether a statement is *allowed* is not decided here but in the chain's state.
 
 mod anchor;
+mod consensus;
 mod envelope;
 mod identity;
+mod rights;
 mod stream;
+mod vote;
 
 pub use anchor::{Anchor, GAPS_MAX, Gap, SegmentRef};
+pub use consensus::Attest;
 pub use envelope::{SignedStatement, statement_id};
-pub use identity::RegisterIdentity;
+pub use identity::{RegisterIdentity, RevokeIdentity, RotateKey, SetExpiry};
+pub use rights::{Role, SetRole, TransferStream};
 pub use stream::{BatchLimits, Format, SchemaVersion, StreamDefinition};
+pub use vote::{Change, Vote};
 
 use crate::cbor::{CborError, Reader, Writer};
 use crate::digest::Digest;
-use crate::identity::{IdentityId, SigningKey};
+use crate::evidence::Equivocation;
+use crate::identity::{IdentityId, KeyError, PublicKey, SigningKey};
 use crate::units::Sequence;
 
 /// A statement is smaller than an entry of a C2SP tiled log may be.
@@ -83,6 +90,22 @@ pub enum Body {
     RegisterStream(StreamDefinition),
     /// One batch of a partition.
     Anchor(Anchor),
+    /// Another key for an identity.
+    RotateKey(RotateKey),
+    /// The end of an identity.
+    RevokeIdentity(RevokeIdentity),
+    /// Another expiry of an identity.
+    SetExpiry(SetExpiry),
+    /// A right on a stream, given or taken by its owner.
+    SetRole(SetRole),
+    /// Another owner of a stream.
+    TransferStream(TransferStream),
+    /// A validator's vote.
+    Vote(Vote),
+    /// A finality certificate, reported by a validator.
+    Attest(Attest),
+    /// Proof that a validator equivocated.
+    Evidence(Box<Equivocation>),
 }
 
 impl Body {
@@ -90,40 +113,65 @@ impl Body {
     #[must_use]
     pub const fn content_type(&self) -> &'static str {
         match self {
-            Self::RegisterIdentity(_) => identity::CONTENT_TYPE,
+            Self::RegisterIdentity(_) => identity::REGISTER,
             Self::RegisterStream(_) => stream::CONTENT_TYPE,
             Self::Anchor(_) => anchor::CONTENT_TYPE,
+            Self::RotateKey(_) => identity::ROTATE,
+            Self::RevokeIdentity(_) => identity::REVOKE,
+            Self::SetExpiry(_) => identity::EXPIRE,
+            Self::SetRole(_) => rights::ROLE,
+            Self::TransferStream(_) => rights::TRANSFER,
+            Self::Vote(_) => vote::CONTENT_TYPE,
+            Self::Attest(_) => consensus::ATTEST,
+            Self::Evidence(_) => consensus::EVIDENCE,
         }
     }
 
     fn write(&self, sequence: Sequence, out: &mut Vec<u8>) {
-        let mut writer = Writer::new(out);
+        let writer = &mut Writer::new(out);
         match self {
-            Self::RegisterIdentity(body) => body.write(sequence, &mut writer),
-            Self::RegisterStream(body) => body.write(sequence, &mut writer),
-            Self::Anchor(body) => body.write(sequence, &mut writer),
+            Self::RegisterIdentity(body) => body.write(sequence, writer),
+            Self::RegisterStream(body) => body.write(sequence, writer),
+            Self::Anchor(body) => body.write(sequence, writer),
+            Self::RotateKey(body) => body.write(sequence, writer),
+            Self::RevokeIdentity(body) => body.write(sequence, writer),
+            Self::SetExpiry(body) => body.write(sequence, writer),
+            Self::SetRole(body) => body.write(sequence, writer),
+            Self::TransferStream(body) => body.write(sequence, writer),
+            Self::Vote(body) => body.write(sequence, writer),
+            Self::Attest(body) => body.write(sequence, writer),
+            Self::Evidence(body) => consensus::write_evidence(body, sequence, writer),
         }
     }
 
     fn read(content_type: &str, payload: &[u8]) -> Result<(Sequence, Self), StatementError> {
         let mut reader = Reader::new(payload);
-        let (sequence, body) = match content_type {
-            identity::CONTENT_TYPE => {
-                let (sequence, body) = RegisterIdentity::read(&mut reader)?;
-                (sequence, Self::RegisterIdentity(body))
-            }
-            stream::CONTENT_TYPE => {
-                let (sequence, body) = StreamDefinition::read(&mut reader)?;
-                (sequence, Self::RegisterStream(body))
-            }
-            anchor::CONTENT_TYPE => {
-                let (sequence, body) = Anchor::read(&mut reader)?;
-                (sequence, Self::Anchor(body))
-            }
-            other => return Err(StatementError::field("content type", "one that Cairn knows", other)),
-        };
+        let read = Self::read_as(content_type, &mut reader)?;
         reader.end()?;
-        Ok((sequence, body))
+        Ok(read)
+    }
+
+    fn read_as(content_type: &str, reader: &mut Reader<'_>) -> Result<(Sequence, Self), StatementError> {
+        fn with<T>(body: fn(T) -> Body) -> impl Fn((Sequence, T)) -> (Sequence, Body) {
+            move |(sequence, read)| (sequence, body(read))
+        }
+        match content_type {
+            identity::REGISTER => RegisterIdentity::read(reader).map(with(Self::RegisterIdentity)),
+            stream::CONTENT_TYPE => Ok(StreamDefinition::read(reader).map(with(Self::RegisterStream))?),
+            anchor::CONTENT_TYPE => Ok(Anchor::read(reader).map(with(Self::Anchor))?),
+            identity::ROTATE => RotateKey::read(reader).map(with(Self::RotateKey)),
+            identity::REVOKE => RevokeIdentity::read(reader).map(with(Self::RevokeIdentity)),
+            identity::EXPIRE => SetExpiry::read(reader).map(with(Self::SetExpiry)),
+            rights::ROLE => Ok(SetRole::read(reader).map(with(Self::SetRole))?),
+            rights::TRANSFER => Ok(TransferStream::read(reader).map(with(Self::TransferStream))?),
+            vote::CONTENT_TYPE => Vote::read(reader).map(with(Self::Vote)),
+            consensus::ATTEST => Ok(Attest::read(reader).map(with(Self::Attest))?),
+            consensus::EVIDENCE => {
+                let (sequence, evidence) = consensus::read_evidence(reader)?;
+                Ok((sequence, Self::Evidence(Box::new(evidence))))
+            }
+            other => Err(StatementError::field("content type", "one that Cairn knows", other)),
+        }
     }
 
     /// Checks what can be checked without the chain's state: lengths, names, ranges, counts that must agree.
@@ -135,6 +183,14 @@ impl Body {
             Self::RegisterIdentity(body) => body.check(),
             Self::RegisterStream(body) => body.check(),
             Self::Anchor(body) => body.check(),
+            Self::RevokeIdentity(body) => body.check(),
+            Self::SetRole(body) => body.check(),
+            Self::TransferStream(body) => body.check(),
+            Self::Vote(body) => body.change.check(),
+            Self::Attest(body) => body.check(),
+            Self::Evidence(body) => consensus::check_evidence(body),
+            // All that they hold has its shape from the types: ids, keys, signatures, times.
+            Self::RotateKey(_) | Self::SetExpiry(_) => Ok(()),
         }
     }
 }
@@ -172,6 +228,12 @@ fn check_text(
         return Err(StatementError::field(field, format!("1 to {longest} bytes of {rule}"), format!("{text:?}")));
     }
     Ok(())
+}
+
+/// Reads a public key as a byte string of 32 bytes.
+fn read_public_key(reader: &mut Reader<'_>) -> Result<PublicKey, StatementError> {
+    PublicKey::from_bytes(reader.fixed()?)
+        .map_err(|error: KeyError| StatementError::field("public key", "a usable key", error))
 }
 
 #[cfg(test)]

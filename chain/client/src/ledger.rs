@@ -126,6 +126,15 @@ impl Ledger {
                         self.identities.insert(id, Arc::new(entry.clone()));
                     }
                 }
+                // The state refuses these, so no block that was executed holds one.
+                Body::RotateKey(_)
+                | Body::RevokeIdentity(_)
+                | Body::SetExpiry(_)
+                | Body::SetRole(_)
+                | Body::TransferStream(_)
+                | Body::Vote(_)
+                | Body::Attest(_)
+                | Body::Evidence(_) => {}
             }
         }
         self.blocks.push(summary(&header));

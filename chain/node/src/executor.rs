@@ -197,6 +197,7 @@ impl Executor {
             log_root: state.log_root(),
             log_size: state.log_size(),
             validators_hash: self.validators_hash,
+            next_validators_hash: self.validators_hash,
         }
     }
 
@@ -314,6 +315,7 @@ mod tests {
             ("log_root", Box::new(move |header| header.log_root = other)),
             ("log_size", Box::new(|header| header.log_size.0 += 1)),
             ("validators_hash", Box::new(move |header| header.validators_hash = other)),
+            ("next_validators_hash", Box::new(move |header| header.next_validators_hash = other)),
             ("statements_count", Box::new(|header| header.statements_count = 2)),
             ("statements_root", Box::new(move |header| header.statements_root = other)),
         ];

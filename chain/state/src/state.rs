@@ -194,6 +194,17 @@ impl State {
             Body::RegisterIdentity(body) => self.register_identity(height, &signer, body).map(|()| None),
             Body::RegisterStream(body) => self.register_stream(height, &signer, body, id).map(|()| None),
             Body::Anchor(body) => self.anchor_batch(height, &signer, body, id, envelope).map(Some),
+            Body::RotateKey(_)
+            | Body::RevokeIdentity(_)
+            | Body::SetExpiry(_)
+            | Body::SetRole(_)
+            | Body::TransferStream(_)
+            | Body::Vote(_)
+            | Body::Attest(_)
+            | Body::Evidence(_) => {
+                let message = format!("the chain does not support {} yet", statement.body.content_type());
+                Err(Refusal::new(RefusalCode::NotAllowed, message))
+            }
         }?;
         self.entries.insert(sequence_key(&signer.id), Entry::Sequence(statement.sequence));
         Ok(Applied { id, statement: signed.into_statement(), log_index })

@@ -73,6 +73,7 @@ pub fn execute(
     expect.same("parent", &parent.digest(), &header.parent)?;
     expect.same("epoch", &parent.epoch, &header.epoch)?;
     expect.same("validators hash", &parent.validators_hash, &header.validators_hash)?;
+    expect.same("next validators hash", &parent.validators_hash, &header.next_validators_hash)?;
     if header.timestamp_ms <= parent.timestamp_ms {
         return Err(expect.other("timestamp", &format!("more than {}", parent.timestamp_ms), &header.timestamp_ms));
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::certificate::forge;
 use crate::genesis::{GENESIS_MARK, GenesisIdentity, GenesisValidator};
 use crate::identity::{IdentityKind, SigningKey};
+use crate::parameters::Parameters;
 use crate::record::BatchSecret;
 use crate::statement::{SegmentRef, Statement};
 use crate::units::{Height, Offset, Partition, Sequence};
@@ -19,13 +20,18 @@ pub(crate) fn genesis() -> Genesis {
         chain_id: "golden".into(),
         timestamp_ms: 1_700_000_000_000,
         validators: (1..=4)
-            .map(|seed| GenesisValidator { name: format!("validator-{seed}"), public_key: key(seed).public() })
+            .map(|seed| GenesisValidator {
+                name: format!("validator-{seed}"),
+                public_key: key(seed).public(),
+                address: format!("validator-{seed}:26600"),
+            })
             .collect(),
         identities: vec![GenesisIdentity {
             name: "ingest".into(),
             kind: IdentityKind::Node,
             public_key: key(9).public(),
         }],
+        parameters: Parameters::default(),
     }
 }
 

@@ -9,10 +9,12 @@
 use cairn_proof::block::{SignedBlock, decode_blocks, encode_blocks};
 use cairn_proof::cbor::{CborError, Reader, Writer};
 use cairn_proof::certificate::Finalization;
+use cairn_proof::committee::VALIDATORS_MAX;
 use cairn_proof::digest::{Digest, sha256};
-use cairn_proof::genesis::{GENESIS_MARK, Genesis, VALIDATORS_MAX};
+use cairn_proof::genesis::{GENESIS_MARK, Genesis};
 use cairn_proof::header::Header;
 use cairn_proof::identity::SigningKey;
+use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::Receipt;
 use cairn_proof::record::OwnedRecord;
 use cairn_proof::statement::{ChainTag, SignedStatement, statement_id};
@@ -135,15 +137,16 @@ pub(crate) fn genesis(bytes: &[u8]) -> bool {
 fn same_in_cbor(genesis: &Genesis) -> Result<(), CborError> {
     let bytes = genesis.encode();
     let mut reader = Reader::new(&bytes);
-    reader.array_of(5)?;
+    reader.array_of(6)?;
     reader.mark(GENESIS_MARK)?;
     assert_eq!(reader.text()?, genesis.chain_id);
     assert_eq!(reader.unsigned()?, genesis.timestamp_ms);
     reader.array_of(genesis.validators.len())?;
     for validator in &genesis.validators {
-        reader.array_of(2)?;
+        reader.array_of(3)?;
         assert_eq!(reader.text()?, validator.name);
         assert_eq!(&reader.fixed::<32>()?, validator.public_key.as_bytes());
+        assert_eq!(reader.text()?, validator.address);
     }
     reader.array_of(genesis.identities.len())?;
     for identity in &genesis.identities {
@@ -152,6 +155,7 @@ fn same_in_cbor(genesis: &Genesis) -> Result<(), CborError> {
         assert_eq!(reader.unsigned()?, identity.kind.code());
         assert_eq!(&reader.fixed::<32>()?, identity.public_key.as_bytes());
     }
+    assert_eq!(Parameters::read(&mut reader)?, genesis.parameters);
     reader.end()
 }
 

@@ -13,9 +13,10 @@ pub(crate) mod state;
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
 use cairn_proof::cbor::Writer;
 use cairn_proof::certificate::forge;
-use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator, validators_hash};
+use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::parameters::Parameters;
 use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::statement::{
     Anchor, BatchLimits, Body, Format, Gap, RegisterIdentity, SchemaVersion, SegmentRef, Statement, StreamDefinition,
@@ -38,7 +39,11 @@ pub(crate) fn key(seed: u8) -> SigningKey {
 }
 
 pub(crate) fn genesis() -> Genesis {
-    let validator = |seed: u8| GenesisValidator { name: format!("validator-{seed}"), public_key: key(seed).public() };
+    let validator = |seed: u8| GenesisValidator {
+        name: format!("validator-{seed}"),
+        public_key: key(seed).public(),
+        address: format!("validator-{seed}:26600"),
+    };
     let identity = |name: &str, kind, seed| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
     Genesis {
         format: GENESIS_MARK.into(),
@@ -49,6 +54,7 @@ pub(crate) fn genesis() -> Genesis {
             identity("city", IdentityKind::Organisation, OWNER),
             identity("ingest", IdentityKind::Node, INGEST),
         ],
+        parameters: Parameters::default(),
     }
 }
 
@@ -249,7 +255,7 @@ pub(crate) fn digests() -> String {
     let named = |name: &str, id: IdentityId| (format!("identity of {name}"), hex::encode(id.0));
     let mut lines = vec![
         ("chain tag".to_owned(), hex::encode(genesis().tag().0)),
-        ("validators hash".to_owned(), hex::encode(validators_hash(&genesis().validator_keys()))),
+        ("validators hash".to_owned(), hex::encode(genesis().committee().hash())),
         named("city", key(OWNER).identity()),
         named("ingest", key(INGEST).identity()),
         named("device", key(DEVICE).identity()),

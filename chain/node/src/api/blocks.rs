@@ -127,6 +127,7 @@ fn summary(found: &FinalBlock) -> Value {
         "log_root": header.log_root,
         "log_size": header.log_size,
         "validators_hash": header.validators_hash,
+        "next_validators_hash": header.next_validators_hash,
         "certified": found.certificate.is_some(),
     })
 }

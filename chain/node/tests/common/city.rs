@@ -7,6 +7,7 @@ use cairn_proof::{
     Digest, Offset, Partition, Sequence,
     genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator},
     identity::{IdentityKind, SigningKey},
+    parameters::Parameters,
     statement::{
         Anchor, BatchLimits, Body, Format, RegisterIdentity, SchemaVersion, SegmentRef, Statement, StreamDefinition,
         statement_id,
@@ -29,7 +30,11 @@ pub fn validator_key(index: usize) -> SigningKey {
 
 pub fn genesis(validators: usize) -> Genesis {
     let identity = |seed, kind, name: &str| GenesisIdentity { name: name.into(), kind, public_key: key(seed).public() };
-    let validator = |index| GenesisValidator { name: format!("v{index}"), public_key: validator_key(index).public() };
+    let validator = |index| GenesisValidator {
+        name: format!("v{index}"),
+        public_key: validator_key(index).public(),
+        address: format!("validator-{index}:7000"),
+    };
     Genesis {
         format: GENESIS_MARK.into(),
         chain_id: "test".into(),
@@ -40,6 +45,7 @@ pub fn genesis(validators: usize) -> Genesis {
             identity(INGEST, IdentityKind::Node, "ingest"),
             identity(OTHER_INGEST, IdentityKind::Node, "another ingest"),
         ],
+        parameters: Parameters::default(),
     }
 }
 

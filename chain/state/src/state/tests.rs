@@ -23,11 +23,16 @@ fn genesis() -> Genesis {
         format: GENESIS_MARK.into(),
         chain_id: "test".into(),
         timestamp_ms: 1,
-        validators: vec![GenesisValidator { name: "v".into(), public_key: key(100).public() }],
+        validators: vec![GenesisValidator {
+            name: "v".into(),
+            public_key: key(100).public(),
+            address: "v:7000".into(),
+        }],
         identities: vec![
             identity(OWNER, IdentityKind::Organisation, "city"),
             identity(INGEST, IdentityKind::Node, "ingest"),
         ],
+        parameters: cairn_proof::parameters::Parameters::default(),
     }
 }
 
@@ -201,6 +206,7 @@ fn a_block_is_checked_in_every_field() {
         ("parent", Header { parent: Digest::ZERO, ..header.clone() }),
         ("epoch", Header { epoch: 1, ..header.clone() }),
         ("validators hash", Header { validators_hash: Digest::ZERO, ..header.clone() }),
+        ("next validators hash", Header { next_validators_hash: Digest::ZERO, ..header.clone() }),
         ("timestamp", Header { timestamp_ms: parent.timestamp_ms, ..header.clone() }),
         ("state root", Header { state_root: Digest::ZERO, ..header.clone() }),
         ("log root", Header { log_root: Digest::ZERO, ..header.clone() }),

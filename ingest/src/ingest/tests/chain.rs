@@ -61,12 +61,17 @@ impl FakeNode {
             format: GENESIS_MARK.into(),
             chain_id: "test".into(),
             timestamp_ms: 1_700_000_000_000,
-            validators: vec![GenesisValidator { name: "one".into(), public_key: key(1).public() }],
+            validators: vec![GenesisValidator {
+                name: "one".into(),
+                public_key: key(1).public(),
+                address: "one:7000".into(),
+            }],
             identities: vec![
                 identity("owner", IdentityKind::Organisation, 2),
                 identity("first", IdentityKind::Node, 3),
                 identity("second", IdentityKind::Node, 4),
             ],
+            parameters: cairn_proof::parameters::Parameters::default(),
         };
         let chain = Chain {
             state: ChainState::genesis(&genesis),
