@@ -14,6 +14,7 @@
 //! | [`epoch`], [`committee`] | who certifies which blocks | docs/formats.md |
 //! | [`certificate`], [`evidence`] | finality certificates, equivocations | docs/formats.md |
 //! | [`receipt`] | one file that proves one record | docs/formats.md |
+//! | [`state_proof`], [`trie`] | one file that proves an entry of the state, or its absence | docs/formats.md |
 //!
 //! The byte layouts, with a worked example of each, are in `docs/formats.md`.
 
@@ -26,14 +27,17 @@ pub mod committee;
 pub mod digest;
 pub mod epoch;
 pub mod evidence;
+mod form;
 pub mod genesis;
 pub mod header;
 pub mod identity;
 pub mod parameters;
 pub mod receipt;
 pub mod record;
+pub mod state_proof;
 pub mod statement;
 pub mod tree;
+pub mod trie;
 pub mod units;
 
 pub use base64_bytes::Base64Bytes;

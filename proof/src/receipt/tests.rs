@@ -155,9 +155,6 @@ fn the_golden_file_is_what_the_code_writes() {
         let genesis_path = path.with_file_name("genesis.json");
         std::fs::write(genesis_path, serde_json::to_vec_pretty(&genesis()).unwrap()).unwrap();
     }
-    assert_eq!(
-        std::fs::read(&path).unwrap(),
-        made,
-        "a changed golden file is a format change: say so in docs/formats.md"
-    );
+    let kept = std::fs::read(&path).unwrap();
+    assert!(kept == made, "a changed golden file is a format change: say so in docs/formats.md");
 }
