@@ -127,8 +127,11 @@ pub async fn prove(
         anchor: Base64Bytes(located.entry.statement.to_vec()),
         anchorer: located.anchorer,
         log,
+        // As long as no committee changes, the header's is that of the genesis; the check below holds it to that.
+        committees: vec![],
         header,
         certificate,
+        checkpoint: None,
     };
     receipt.verify(&located.genesis)?;
     Ok(receipt)

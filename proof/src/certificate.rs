@@ -235,6 +235,7 @@ pub(crate) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Makes certificates for tests and for tools that check verifiers; validators make theirs in consensus.
+#[cfg(any(test, feature = "forge"))]
 pub mod forge {
     use super::{ChainTag, Finalization, Header, write_varint};
     use crate::identity::SigningKey;
@@ -336,6 +337,32 @@ mod tests {
             let other = ChainTag(Digest([9; 32]));
             assert!(proof.verify_header(&header, &genesis.validator_keys(), &other).is_err(), "another chain");
         }
+    }
+
+    /// Consensus proposes the last block of an epoch again, as it is, until one of the views is final.
+    #[test]
+    fn a_later_view_of_the_same_epoch_proves_the_header_and_no_other_does() {
+        let keys = keys(4);
+        let genesis = genesis(&keys);
+        let header = Header { epoch: 2, view: 5, parent_view: 4, ..genesis.header() };
+        let judge = |header: &Header, view, parent_view| {
+            let bytes = forge::certificate_in_view(header, view, parent_view, &keys, &[0, 1, 2], &genesis.tag());
+            let read = Finalization::decode(&bytes, 4).unwrap();
+            read.verify_header(header, &genesis.validator_keys(), &genesis.tag())
+        };
+        for (view, parent_view) in [(5, 4), (6, 4), (6, 5), (300, 7)] {
+            assert_eq!(judge(&header, view, parent_view), Ok(()), "view {view}, parent view {parent_view}");
+        }
+        for (view, parent_view) in [(4, 4), (4, 3), (5, 3), (5, 5), (0, 0)] {
+            let refused = Err(CertificateError::Round { epoch: 2, view, parent_view });
+            assert_eq!(judge(&header, view, parent_view), refused);
+        }
+        // A certificate of another epoch, over the header as it is.
+        let mut moved = forge::certificate(&header, &keys, &[0, 1, 2], &genesis.tag());
+        moved[0] = 3;
+        let read = Finalization::decode(&moved, 4).unwrap();
+        let refused = read.verify_header(&header, &genesis.validator_keys(), &genesis.tag());
+        assert_eq!(refused, Err(CertificateError::Round { epoch: 3, view: 5, parent_view: 4 }));
     }
 
     #[test]

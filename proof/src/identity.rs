@@ -14,6 +14,11 @@ use crate::digest::{Digest, sha256};
 /// Length of a signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
 
+const DID_PREFIX: &str = "did:key:z";
+/// `ed25519-pub` in the multicodec table, as an unsigned varint.
+const MULTICODEC_ED25519: [u8; 2] = [0xed, 0x01];
+const DID_BYTES: usize = 34;
+
 /// An Ed25519 public key that is on the curve and not of small order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
@@ -58,6 +63,64 @@ impl PublicKey {
         VerifyingKey::from_bytes(&self.0)
             .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
     }
+}
+
+impl PublicKey {
+    /// The key as a decentralized identifier: `did:key:z6Mk…` (W3C CCG did:key, Ed25519).
+    ///
+    /// ```text
+    /// "did:key:z" ‖ base58btc(0xed 0x01 ‖ key)        z: multibase, ed01: multicodec ed25519-pub as a varint
+    /// ```
+    ///
+    /// ```
+    /// use cairn_proof::identity::PublicKey;
+    /// let did = "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
+    /// assert_eq!(PublicKey::from_did(did)?.did(), did);
+    /// # Ok::<(), cairn_proof::identity::DidError>(())
+    /// ```
+    #[must_use]
+    pub fn did(&self) -> String {
+        let mut bytes = [0; DID_BYTES];
+        bytes[..2].copy_from_slice(&MULTICODEC_ED25519);
+        bytes[2..].copy_from_slice(&self.0);
+        format!("{DID_PREFIX}{}", bs58::encode(bytes).into_string())
+    }
+
+    /// Reads a `did:key` of an Ed25519 key, without a fragment or path.
+    ///
+    /// # Errors
+    /// When it is another method, multibase or kind of key, not the one form of its bytes, or no usable key.
+    pub fn from_did(did: &str) -> Result<Self, DidError> {
+        let encoded = did.strip_prefix(DID_PREFIX).ok_or(DidError::Prefix)?;
+        // 34 bytes are at most 47 digits, so nothing longer is decoded.
+        if encoded.len() > 47 {
+            return Err(DidError::Length);
+        }
+        let bytes = bs58::decode(encoded).into_vec().map_err(|_| DidError::Base58)?;
+        let key = bytes.strip_prefix(&MULTICODEC_ED25519).ok_or(DidError::Codec)?;
+        let key: [u8; 32] = key.try_into().map_err(|_| DidError::Length)?;
+        Ok(Self::from_bytes(key)?)
+    }
+}
+
+/// Why a text is not the `did:key` of an Ed25519 key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DidError {
+    /// Another method or multibase.
+    #[error("expected {DID_PREFIX:?} at the start: a did:key in base58btc")]
+    Prefix,
+    /// Other characters than those of base58btc.
+    #[error("expected base58btc after {DID_PREFIX:?}")]
+    Base58,
+    /// Another kind of key.
+    #[error("expected an Ed25519 key (multicodec 0xed 0x01)")]
+    Codec,
+    /// Too short or too long.
+    #[error("expected an Ed25519 key of 32 bytes")]
+    Length,
+    /// Not a usable key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl fmt::Display for PublicKey {
@@ -238,6 +301,54 @@ mod tests {
             assert_eq!(hex::encode(made), signature);
             assert!(key.public().verify(&message, &made));
             assert!(!key.public().verify(b"another message", &made));
+        }
+    }
+
+    /// The Ed25519 vectors of the did:key specification: seeds of 31 zero bytes and a number.
+    #[test]
+    fn published_did_keys() {
+        for (number, did) in [
+            "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp",
+            "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG",
+            "did:key:z6MknGc3ocHs3zdPiJbnaaqDi58NGb4pk1Sp9WxWufuXSdxf",
+            "did:key:z6MkvqoYXQfDDJRv8L4wKzxYeuKyVZBfi9Qo6Ro8MiLH3kDQ",
+            "did:key:z6MkwW6aqMnjgrhJXFUko3NnZPGzVpkNzhYK7yEhnsibmLwL",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut seed = [0; 32];
+            seed[31] = u8::try_from(number).unwrap();
+            let key = SigningKey::from_seed(&seed).public();
+            assert_eq!(key.did(), did);
+            assert_eq!(PublicKey::from_did(did), Ok(key));
+        }
+    }
+
+    #[test]
+    fn other_did_keys_are_refused() {
+        let good = "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
+        let of = |bytes: &[u8]| format!("did:key:z{}", bs58::encode(bytes).into_string());
+        let key = SigningKey::from_seed(&[0; 32]).public();
+        let with = |prefix: &[u8]| of(&[prefix, key.as_bytes()].concat());
+        assert_eq!(with(&[0xed, 0x01]), good);
+        for (did, want) in [
+            (good.replace(":z", ":u"), DidError::Prefix),
+            (good.replace("key", "web"), DidError::Prefix),
+            (good.to_uppercase(), DidError::Prefix),
+            (format!("{good}#{}", &good[8..]), DidError::Length),
+            (format!("{good}#"), DidError::Length),
+            (good.replace('6', "0"), DidError::Base58),
+            (with(&[0xec, 0x01]), DidError::Codec),
+            (with(&[0xe7, 0x01]), DidError::Codec),
+            (of(&[]), DidError::Codec),
+            (of(&[0xed, 0x01]), DidError::Length),
+            (of(&[&[0xed, 0x01], &key.as_bytes()[1..]].concat()), DidError::Length),
+            (of(&[&[0xed, 0x01][..], &[0; 32]].concat()), DidError::Key(KeyError::SmallOrder)),
+            (format!("did:key:z1{}", &good[9..]), DidError::Length),
+            (format!("did:key:z{}", "1".repeat(1_000_000)), DidError::Length),
+        ] {
+            assert_eq!(PublicKey::from_did(&did), Err(want), "{}", did.chars().take(80).collect::<String>());
         }
     }
 

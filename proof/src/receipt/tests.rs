@@ -90,8 +90,10 @@ pub(crate) fn golden(index: u64) -> Receipt {
         anchor: Base64Bytes(envelope),
         anchorer: key(9).public(),
         log: TreePath { index: LeafIndex(1), path: tree::inclusion_path(&log, LeafIndex(1)).unwrap() },
+        committees: vec![],
         header: Base64Bytes(header.encode()),
         certificate: Base64Bytes(forge::certificate(&header, &keys, &[0, 1, 3], &genesis.tag())),
+        checkpoint: None,
     }
 }
 
@@ -102,7 +104,8 @@ fn every_record_of_the_batch_verifies() {
         let receipt = Receipt::from_json(&bytes).unwrap();
         let verified = receipt.verify(&genesis()).unwrap();
         assert_eq!(verified.record, record(index));
-        assert_eq!(verified.steps.len(), 6);
+        assert_eq!(verified.steps.len(), 7);
+        assert_eq!(verified.committee, genesis().committee());
     }
 }
 
@@ -134,6 +137,14 @@ fn each_broken_link_is_named() {
         (StepName::Log, Box::new(|r| r.log.path.clear())),
         (StepName::Log, Box::new(|r| r.header.0.clear())),
         (StepName::Certificate, Box::new(|r| *r.certificate.0.last_mut().unwrap() ^= 1)),
+        (
+            StepName::Committees,
+            Box::new(|r| {
+                let (header, certificate) = (r.header.clone(), r.certificate.clone());
+                r.committees.push(CommitteeChange { header, certificate, validators: self::genesis().validator_keys() });
+            }),
+        ),
+        (StepName::Checkpoint, Box::new(|r| r.checkpoint = Some("cairn/golden\n3\n\n".into()))),
     ];
     for (step, change) in cases {
         let mut receipt = golden(3);
