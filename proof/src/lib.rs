@@ -15,6 +15,8 @@
 //! | [`certificate`], [`evidence`] | finality certificates, equivocations | docs/formats.md |
 //! | [`receipt`] | one file that proves one record | docs/formats.md |
 //! | [`state_proof`], [`trie`] | one file that proves an entry of the state, or its absence | docs/formats.md |
+//! | [`note`], [`checkpoint`] | the log's head, signed by validators and witnesses | C2SP signed-note, tlog-checkpoint |
+//! | [`tile`], [`tlog_proof`] | where the log's hashes are served; one anchor's proof | C2SP tlog-tiles, tlog-proof |
 //!
 //! The byte layouts, with a worked example of each, are in `docs/formats.md`.
 
@@ -23,6 +25,7 @@ mod base64_bytes;
 pub mod block;
 pub mod cbor;
 pub mod certificate;
+pub mod checkpoint;
 pub mod committee;
 pub mod digest;
 pub mod epoch;
@@ -31,11 +34,14 @@ mod form;
 pub mod genesis;
 pub mod header;
 pub mod identity;
+pub mod note;
 pub mod parameters;
 pub mod receipt;
 pub mod record;
 pub mod state_proof;
 pub mod statement;
+pub mod tile;
+pub mod tlog_proof;
 pub mod tree;
 pub mod trie;
 pub mod units;

@@ -442,7 +442,15 @@ impl Log {
         if size.0 > self.size().0 {
             return None;
         }
-        Some(self.range_root(0, size.0))
+        Some(self.range_root(LeafRange { start: 0, width: size.0 }))
+    }
+
+    /// The hashes of `width` perfect subtrees of 2^`level` leaves, from the one at `index` on; `None` when the tree has
+    /// not grown to them.
+    #[must_use]
+    pub fn subtrees(&self, level: u32, index: u64, width: usize) -> Option<&[Digest]> {
+        let start = usize::try_from(index).ok()?;
+        self.levels.get(usize::try_from(level).ok()?)?.get(start..start.checked_add(width)?)
     }
 
     /// The inclusion path of `index` in the tree of its first `size` leaves.
@@ -453,34 +461,121 @@ impl Log {
         if size.0 > self.size().0 || index.0 >= size.0 {
             return Err(TreeError::Outside { index: index.0, size: size.0.min(self.size().0) });
         }
-        let (mut start, mut width, mut path) = (0, size.0, Vec::new());
-        while width > 1 {
-            let left = split(width);
-            if index.0 < start + left {
-                path.push(self.range_root(start + left, width - left));
-                width = left;
-            } else {
-                path.push(self.range_root(start, left));
-                start += left;
-                width -= left;
-            }
-        }
-        path.reverse();
-        Ok(path)
+        Ok(self.roots(&inclusion_ranges(index, size)?))
     }
 
-    /// Root over `width` leaves from `start`, which is aligned to every perfect subtree within.
-    fn range_root(&self, start: u64, width: u64) -> Digest {
-        let (mut at, mut rest, mut peaks) = (start, width, Vec::new());
+    /// The consistency path between the trees of its first `older` and its first `newer` leaves.
+    ///
+    /// # Errors
+    /// When `older` is 0 or larger than `newer`, or the tree has not grown to that.
+    pub fn consistency_path(&self, older: TreeSize, newer: TreeSize) -> Result<Vec<Digest>, TreeError> {
+        if newer.0 > self.size().0 {
+            return Err(TreeError::Sizes { older: newer.0, newer: self.size().0 });
+        }
+        Ok(self.roots(&consistency_ranges(older, newer)?))
+    }
+
+    fn roots(&self, ranges: &[LeafRange]) -> Vec<Digest> {
+        ranges.iter().map(|range| self.range_root(*range)).collect()
+    }
+
+    fn range_root(&self, range: LeafRange) -> Digest {
+        // Every range that is asked for lies within the tree, and a tree in memory has no more nodes than a usize counts.
+        #[allow(clippy::cast_possible_truncation)]
+        let hash = |at: &Subtree| self.levels[at.level as usize][at.index as usize];
+        fold_subtrees(&range.subtrees().iter().map(hash).collect::<Vec<_>>())
+    }
+}
+
+/// Leaves `start .. start + width` of a tree: what one hash of a path stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafRange {
+    /// The first leaf.
+    pub start: u64,
+    /// How many.
+    pub width: u64,
+}
+
+/// The perfect subtree over leaves `index << level .. (index + 1) << level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subtree {
+    /// Its height; 0 is a leaf.
+    pub level: u32,
+    /// Its place among the subtrees of that height.
+    pub index: u64,
+}
+
+impl LeafRange {
+    /// The perfect subtrees that make up the range, largest first. The range is one of a path: its start is aligned.
+    #[must_use]
+    pub fn subtrees(self) -> Vec<Subtree> {
+        let (mut at, mut rest, mut subtrees) = (self.start, self.width, Vec::new());
         while rest > 0 {
             let level = rest.ilog2();
-            #[allow(clippy::cast_possible_truncation)]
-            peaks.push(self.levels[level as usize][(at >> level) as usize]);
-            at += 1 << level;
+            subtrees.push(Subtree { level, index: at >> level });
+            // The last range may end at the largest number of leaves.
+            at = at.wrapping_add(1 << level);
             rest -= 1 << level;
         }
-        fold(&peaks).unwrap_or_else(empty_root)
+        subtrees
     }
+}
+
+/// The root over perfect subtrees that follow each other, largest first.
+#[must_use]
+pub fn fold_subtrees(roots: &[Digest]) -> Digest {
+    fold(roots).unwrap_or_else(empty_root)
+}
+
+/// What the hashes of an inclusion path stand for (RFC 9162, section 2.1.3.1), from the leaf up.
+///
+/// # Errors
+/// When `index` lies outside of the tree.
+pub fn inclusion_ranges(index: LeafIndex, size: TreeSize) -> Result<Vec<LeafRange>, TreeError> {
+    if index.0 >= size.0 {
+        return Err(TreeError::Outside { index: index.0, size: size.0 });
+    }
+    let (mut start, mut width, mut ranges) = (0, size.0, Vec::new());
+    while width > 1 {
+        let left = split(width);
+        if index.0 - start < left {
+            ranges.push(LeafRange { start: start + left, width: width - left });
+            width = left;
+        } else {
+            ranges.push(LeafRange { start, width: left });
+            start += left;
+            width -= left;
+        }
+    }
+    ranges.reverse();
+    Ok(ranges)
+}
+
+/// What the hashes of a consistency path stand for (RFC 9162, section 2.1.4.1), in its order.
+///
+/// # Errors
+/// When `older` is 0 or larger than `newer`.
+pub fn consistency_ranges(older: TreeSize, newer: TreeSize) -> Result<Vec<LeafRange>, TreeError> {
+    if older.0 == 0 || older.0 > newer.0 {
+        return Err(TreeError::Sizes { older: older.0, newer: newer.0 });
+    }
+    let (mut start, mut width, mut ranges) = (0, newer.0, Vec::new());
+    while older.0 - start != width {
+        let left = split(width);
+        if older.0 - start <= left {
+            ranges.push(LeafRange { start: start + left, width: width - left });
+            width = left;
+        } else {
+            ranges.push(LeafRange { start, width: left });
+            start += left;
+            width -= left;
+        }
+    }
+    if start > 0 {
+        ranges.push(LeafRange { start, width });
+    }
+    ranges.reverse();
+    Ok(ranges)
 }
 
 #[cfg(test)]

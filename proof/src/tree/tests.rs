@@ -58,11 +58,16 @@ fn every_path_of_every_small_tree_holds_and_no_other() {
 #[test]
 fn every_consistency_path_of_every_small_tree_holds_and_no_other() {
     let all = leaves(40);
+    let mut log = Log::new();
+    for leaf in &all {
+        log.append(*leaf);
+    }
     for newer in 1..=all.len() {
         let newer_root = root(&all[..newer]);
         for older in 1..=newer {
             let (old, new) = (TreeSize(older as u64), TreeSize(newer as u64));
             let path = consistency_path(&all[..newer], old).unwrap();
+            assert_eq!(log.consistency_path(old, new).unwrap(), path);
             verify_consistency(old, new, &path, &root(&all[..older]), &newer_root).unwrap();
             for other in (1..=newer).filter(|other| *other != older) {
                 let wrong = verify_consistency(TreeSize(other as u64), new, &path, &root(&all[..older]), &newer_root);
