@@ -15,6 +15,7 @@ mod checkpoint;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Cosigned;
 use crate::committee::{Committee, CommitteeChange, Trusted, walk};
 use crate::digest::Digest;
 use crate::form;
@@ -142,6 +143,8 @@ pub struct Verified {
     pub header: Header,
     /// The committee that certified it.
     pub committee: Committee,
+    /// Who signed the checkpoint, if there is one.
+    pub checkpoint: Option<Cosigned>,
     /// Every step that was taken.
     pub steps: Vec<Step>,
 }
@@ -194,11 +197,14 @@ impl Receipt {
         );
         let (trusted, mut ends) = self.check_final(&header, genesis)?;
         steps.append(&mut ends);
+        let mut cosigned = None;
         if let Some(text) = &self.checkpoint {
-            let detail = checkpoint::check(&header, &trusted.committee, text)?;
+            let (by, detail) = checkpoint::check(&header, &trusted.committee, text)?;
             steps.push(Step { name: StepName::Checkpoint, detail });
+            cosigned = Some(by);
         }
-        Ok(Verified { record, anchor, anchorer, header, committee: trusted.committee, steps })
+        let committee = trusted.committee;
+        Ok(Verified { record, anchor, anchorer, header, committee, checkpoint: cosigned, steps })
     }
 
     /// Walks to the header's committee, and checks that it certified the header.

@@ -141,10 +141,14 @@ fn each_broken_link_is_named() {
             StepName::Committees,
             Box::new(|r| {
                 let (header, certificate) = (r.header.clone(), r.certificate.clone());
-                r.committees.push(CommitteeChange { header, certificate, validators: self::genesis().validator_keys() });
+                r.committees.push(CommitteeChange {
+                    header,
+                    certificate,
+                    validators: self::genesis().validator_keys(),
+                });
             }),
         ),
-        (StepName::Checkpoint, Box::new(|r| r.checkpoint = Some("cairn/golden\n3\n\n".into()))),
+        (StepName::Checkpoint, Box::new(|r| r.checkpoint = Some("cairn/golden\n3\n\n— x AAAA\n".into()))),
     ];
     for (step, change) in cases {
         let mut receipt = golden(3);

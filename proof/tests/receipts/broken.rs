@@ -1,5 +1,7 @@
 //! Every way in which a receipt can be wrong that we could think of, and some in which it is unusual and right.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cairn_proof::committee::CommitteeChange;
 use cairn_proof::header::Header;
 use cairn_proof::identity::SigningKey;
@@ -425,15 +427,68 @@ fn headers() -> Vec<Made> {
 }
 
 fn checkpoints() -> Vec<Made> {
-    let file = "one.json";
-    let note = |text: &str| Some(text.to_owned());
+    let step = Some(StepName::Checkpoint);
+    let note = |name: &str, step, edit: &dyn Fn(String) -> String| {
+        with(&format!("checkpoint: {name}"), "checkpoint.json", step, |r| {
+            r.checkpoint = r.checkpoint.take().map(edit);
+        })
+    };
+    // The note of another header, by the same validators.
+    let of = |name: &str, edit: fn(&mut Header)| {
+        with(&format!("checkpoint: {name}"), "checkpoint.json", step, |r| {
+            let mut header = Header::decode(&r.header.0).unwrap();
+            edit(&mut header);
+            r.checkpoint = Some(chain::checkpoint(&header, &committees()[1][1..6]));
+        })
+    };
+    let line = |at: usize, edit: fn(&mut Vec<u8>)| {
+        move |text: String| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            let (name, encoded) = lines[at].rsplit_once(' ').unwrap();
+            let mut bytes = STANDARD.decode(encoded).unwrap();
+            edit(&mut bytes);
+            lines[at] = format!("{name} {}", STANDARD.encode(bytes));
+            lines.join("\n") + "\n"
+        }
+    };
+    let flip = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let without = |kept: fn(&str) -> bool| {
+        move |text: String| text.lines().filter(|line| kept(line)).fold(String::new(), |all, line| all + line + "\n")
+    };
+    let at = |text: &str| format!("— {text}");
     vec![
-        with("checkpoint: empty", file, StepName::Checkpoint, move |r| r.checkpoint = note("")),
-        with("checkpoint: not a note", file, StepName::Checkpoint, move |r| {
-            r.checkpoint = note("cairn/golden-receipts\n")
+        with("checkpoint: null", "checkpoint.json", None, |r| r.checkpoint = None),
+        note("empty", step, &|_| String::new()),
+        note("text alone", step, &|text| text.split_inclusive('\n').take(3).collect()),
+        note("without its last newline", step, &|text| text.trim_end().to_owned()),
+        note("with an empty line at its end", step, &|text| text + "\n"),
+        note("with a control character", step, &|text| text.replacen("cairn", "cairn\u{1}", 1)),
+        note("another dash", step, &|text| text.replacen('—', "-", 1)),
+        note("an extension line", step, &|text| text.replacen("\n\n", "\nextension\n\n", 1)),
+        note("a size with a leading zero", step, &|text| text.replacen("\n9\n", "\n09\n", 1)),
+        of("another size", |header| header.log_size.0 += 1),
+        of("another root", |header| header.log_root.0[0] ^= 1),
+        of("another log", |header| header.chain_id.push('x')),
+        note("a bit of a validator's signature as the log", step, &line(4, flip)),
+        note("a bit of a validator's cosignature", step, &line(5, flip)),
+        note("another time of a cosignature", step, &line(5, |bytes| bytes[11] ^= 1)),
+        note("a signature cut short", step, &line(6, |bytes| bytes.truncate(60))),
+        note(
+            "by a witness alone",
+            step,
+            &without(|line| !line.contains("golden-receipts ") && !line.contains("/validator/")),
+        ),
+        note("by one validator", None, &|text| text.split_inclusive('\n').take(5).collect()),
+        note("without the witness", None, &without(|line| !line.contains("witness"))),
+        note("a bit of a witness' signature that nobody checks", None, &line(14, flip)),
+        note("a line by a stranger", None, &|text| text + &at("stranger.example/log AAAAAAECAwQFBgcICQ==\n")),
+        with("checkpoint: of another receipt", "one.json", step, |r| {
+            r.checkpoint =
+                Some(chain::checkpoint(&Header::decode(&base("thousand.json").header.0).unwrap(), &committees()[0]));
         }),
-        with("checkpoint: without a signature", file, StepName::Checkpoint, move |r| {
-            r.checkpoint = note("cairn/golden-receipts\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n");
+        with("checkpoint: by validators of another epoch", "checkpoint.json", step, |r| {
+            let header = Header::decode(&r.header.0).unwrap();
+            r.checkpoint = Some(chain::checkpoint(&header, &chain::keys(11..=14)));
         }),
     ]
 }

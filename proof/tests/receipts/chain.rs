@@ -2,10 +2,12 @@
 
 use cairn_proof::block::statements_root;
 use cairn_proof::certificate::{forge, quorum};
+use cairn_proof::checkpoint::Checkpoint;
 use cairn_proof::committee::{Committee, CommitteeChange};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityKind, SigningKey};
+use cairn_proof::note::{Algorithm, Note, VerifierKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::{Base64Bytes, RECEIPT_MARK, Receipt, TreePath};
 use cairn_proof::record::{BatchSecret, OwnedRecord};
@@ -24,6 +26,7 @@ pub(crate) const OWNER: u8 = 8;
 pub(crate) const INGEST: u8 = 9;
 /// The key that ingest signs with after a rotation.
 pub(crate) const ROTATED: u8 = 19;
+pub(crate) const WITNESS: u8 = 20;
 const SECRET: BatchSecret = BatchSecret([5; 32]);
 const FIRST: u64 = 100;
 
@@ -183,16 +186,29 @@ fn receipt(
     }
 }
 
+/// The header's log as a note, signed by `signers` in both ways, and by a witness that nobody knows.
+pub(crate) fn checkpoint(header: &Header, signers: &[SigningKey]) -> String {
+    let seconds = 1_700_000_100;
+    let checkpoint = Checkpoint::of(header);
+    let mut lines: Vec<_> = signers.iter().flat_map(|key| checkpoint.sign(key, seconds).unwrap()).collect();
+    let witness = VerifierKey::new("witness.example/w1", Algorithm::CosignatureV1, key(WITNESS).public()).unwrap();
+    lines.push(witness.sign(&key(WITNESS), &checkpoint.text(), seconds).unwrap());
+    Note::new(&checkpoint.text(), lines).unwrap().to_text()
+}
+
 /// The valid receipts, by the names of their files.
 pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
     let [four, seven, five] = committees();
     let once = vec![change(19, &four, &seven, 0)];
     let twice = vec![change(19, &four, &seven, 0), change(49, &seven, &five, 4)];
+    let mut noted = receipt((2, 6), (3, 9), INGEST, once.clone(), (87, &seven, &seven), 0);
+    noted.checkpoint = Some(checkpoint(&Header::decode(&noted.header.0).unwrap(), &seven[1..6]));
     vec![
         ("one.json", receipt((0, 1), (0, 1), INGEST, vec![], (3, &four, &four), 0)),
         ("thousand.json", receipt((617, 1000), (2, 5), INGEST, vec![], (17, &four, &four), 0)),
         ("change.json", receipt((3, 5), (1, 3), INGEST, once, (42, &seven, &seven), 0)),
         ("changes.json", receipt((4, 7), (6, 7), INGEST, twice, (59, &five, &four), 7)),
+        ("checkpoint.json", noted),
         ("rotated.json", receipt((1, 2), (0, 2), ROTATED, vec![], (9, &four, &seven), 2)),
     ]
 }
