@@ -17,9 +17,10 @@ use axum::routing::{get, post};
 use cairn_chain_client::{
     CertifiedHeader, Client, Follower, FollowerConfig, HeadInfo, LogProof, StatementStatus, Submitter,
 };
-use cairn_chain_state::{Refusal, StrictSignatures};
-use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
+use cairn_chain_state::{BlockTime, Refusal, Round, StrictSignatures, seal};
+use cairn_proof::block::{SignedBlock, encode_blocks};
 use cairn_proof::certificate::forge;
+use cairn_proof::epoch::epoch_of;
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
@@ -102,24 +103,20 @@ impl FakeNode {
         if chain.statuses.contains_key(&id) {
             return Ok(());
         }
-        let height = chain.header.height.next();
-        let applied = chain.state.apply(height, envelope, &StrictSignatures)?;
+        let before = chain.state.clone();
+        let (height, timestamp_ms) = (chain.header.height.next(), chain.header.timestamp_ms + 1000);
+        let applied = chain.state.apply(&BlockTime { height, timestamp_ms }, envelope, &StrictSignatures)?;
         if applied.log_index.is_some() {
             chain.log.push(tree::leaf_hash(envelope));
         }
-        let header = Header {
+        let round = Round {
+            epoch: epoch_of(height, self.genesis.parameters.epoch_blocks),
             view: chain.header.view + 1,
             parent_view: chain.header.view,
-            height,
-            timestamp_ms: chain.header.timestamp_ms + 1000,
-            parent: chain.header.digest(),
-            statements_root: statements_root([envelope].into_iter()),
-            statements_count: 1,
-            state_root: chain.state.root(),
-            log_root: chain.state.log_root(),
-            log_size: chain.state.log_size(),
-            ..chain.header.clone()
+            proposer: chain.header.proposer,
         };
+        let parent = chain.header.clone();
+        let header = seal(&parent, &before, &mut chain.state, &round, timestamp_ms, [envelope].into_iter());
         let certificate = forge::certificate(&header, std::slice::from_ref(&self.validator), &[0], &self.genesis.tag());
         let block = SignedBlock {
             header: header.encode(),

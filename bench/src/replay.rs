@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::{Context as _, Result};
-use cairn_chain_state::{State, StrictSignatures};
+use cairn_chain_state::{BlockTime, State, StrictSignatures};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::statement::{
@@ -100,8 +100,9 @@ pub(crate) fn run(rounds: usize) -> Result<Map<String, Value>> {
     let mut applied = 0;
     let mut execute = || {
         let mut state = State::genesis(&genesis);
+        let at = BlockTime { height: Height(1), timestamp_ms: 2 };
         for envelope in &envelopes {
-            applied += u64::from(state.apply(Height(1), envelope, &StrictSignatures).is_ok());
+            applied += u64::from(state.apply(&at, envelope, &StrictSignatures).is_ok());
         }
         black_box(state.root());
     };

@@ -67,19 +67,10 @@ impl SnapshotSource for FollowedChain {
                 anchors: ledger.anchors(&stream.definition.name, at).into(),
             })
             .collect();
-        let names: HashMap<_, _> = ledger
-            .genesis()
-            .validators
-            .iter()
-            .map(|validator| (validator.public_key, validator.name.as_str()))
-            .collect();
         let validators = ledger
             .validators()
             .into_iter()
-            .map(|public_key| ValidatorAt {
-                name: names.get(&public_key).copied().unwrap_or_default().to_owned(),
-                public_key,
-            })
+            .map(|validator| ValidatorAt { name: validator.name.clone(), public_key: validator.public_key })
             .collect();
         let identities = ledger
             .identities()

@@ -2,26 +2,30 @@
 //!
 //! ```text
 //! node ──blocks──▶ execute each on the state ──▶ certificate of the last certified one ──▶ ledger
-//!                  (parents, roots, statements)    (quorum of the genesis' validators)
+//!                  (parents, roots, statements)    (quorum of the committee in the state before it)
 //! ```
 //!
-//! A block without a certificate of its own is final through a certified descendant, so nothing enters the ledger
-//! before one arrives. A node whose blocks do not verify is left for another one, and that is counted and logged.
+//! A block without a certificate of its own is final through a certified descendant of the same epoch, so nothing enters
+//! the ledger before one arrives; the last block of an epoch needs its own. The first committee is the genesis', every
+//! other follows from the blocks before it. A node whose blocks do not verify is left for another one, and that is counted and logged.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use cairn_chain_state::{StrictSignatures, execute};
-use cairn_proof::Height;
+use cairn_chain_state::transition::Executed;
+use cairn_chain_state::{Prepared, State, StrictSignatures, execute_prepared};
 use cairn_proof::block::SignedBlock;
 use cairn_proof::certificate::Finalization;
 use cairn_proof::genesis::Genesis;
+use cairn_proof::header::Header;
+use cairn_proof::{Height, epoch};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::ClientError;
 use crate::http::{BLOCKS_PER_REQUEST, Client};
 use crate::ledger::Ledger;
+use crate::prepare::with_prepared;
 
 /// One request for blocks waits that long for a new one.
 const BLOCKS_WAIT: Duration = Duration::from_secs(5);
@@ -235,37 +239,76 @@ async fn advance(client: &Client, shared: &Arc<Shared>) -> Result<Advance, Clien
 
 /// Executes blocks in order; extends the ledger up to the last one that is proven final.
 fn take_in(shared: &Shared, blocks: Vec<SignedBlock>) -> Result<Advance, String> {
-    let (genesis, mut header, mut state) = {
+    let (genesis, header, state) = {
         let ledger = shared.ledger.read().unwrap_or_else(PoisonError::into_inner);
         (ledger.genesis().clone(), ledger.header().clone(), ledger.state().clone())
     };
-    let mut waiting = Vec::new();
-    let mut reached = header.height;
-    for block in blocks {
-        let executed = execute(&header, &state, &block, &StrictSignatures).map_err(|error| error.to_string())?;
-        let certified = match &block.certificate {
-            Some(certificate) => {
-                verify(certificate, &executed.header, &genesis)?;
-                true
-            }
-            None => false,
-        };
-        header = executed.header.clone();
-        state = executed.state.clone();
-        waiting.push((executed, block.statements));
-        if certified {
-            reached = header.height;
-            let mut ledger = shared.ledger.write().unwrap_or_else(PoisonError::into_inner);
-            for (executed, statements) in waiting.drain(..) {
-                ledger.extend(executed, statements);
+    let base = state.clone();
+    let mut walk = Walk { genesis: &genesis, header, state, waiting: vec![] };
+    let mut reached = walk.header.height;
+    with_prepared(&blocks, &base, |prepared| {
+        for (index, block) in blocks.iter().enumerate() {
+            match walk.step(block, prepared)? {
+                Step::Waits => {}
+                Step::Final => {
+                    reached = walk.header.height;
+                    let mut ledger = shared.ledger.write().unwrap_or_else(PoisonError::into_inner);
+                    for (executed, statements, certificate) in walk.waiting.drain(..) {
+                        ledger.extend(executed, statements, certificate);
+                    }
+                }
+                // It may have been made this moment. What comes after it proves that its certificate exists.
+                Step::EpochOpen if index + 1 == blocks.len() => break,
+                Step::EpochOpen => {
+                    let height = walk.header.height;
+                    return Err(format!("height {height}: the last block of an epoch comes without a certificate"));
+                }
             }
         }
-    }
-    Ok(Advance { height: reached, uncertified: !waiting.is_empty() })
+        Ok(())
+    })?;
+    Ok(Advance { height: reached, uncertified: !walk.waiting.is_empty() })
 }
 
-fn verify(certificate: &[u8], header: &cairn_proof::header::Header, genesis: &Genesis) -> Result<(), String> {
-    Finalization::decode(certificate, genesis.validators.len())
-        .and_then(|proof| proof.verify_header(header, &genesis.validator_keys(), &genesis.tag()))
-        .map_err(|error| format!("height {}: {error}", header.height))
+/// What became of an executed block.
+enum Step {
+    /// It is final by its own certificate, and with it all that waited.
+    Final,
+    /// A certified descendant of the same epoch has to prove it final.
+    Waits,
+    /// It is the last of its epoch and has no certificate, so nothing after it can be believed: descendants are
+    /// certified by the committee that it names itself.
+    EpochOpen,
+}
+
+/// The way from the ledger's last block on.
+struct Walk<'a> {
+    genesis: &'a Genesis,
+    header: Header,
+    state: State,
+    waiting: Vec<(Executed, Vec<Vec<u8>>, Option<Vec<u8>>)>,
+}
+
+impl Walk<'_> {
+    fn step(&mut self, block: &SignedBlock, prepared: &mut dyn Iterator<Item = Prepared>) -> Result<Step, String> {
+        let statements = prepared.take(block.statements.len());
+        let executed = execute_prepared(&self.header, &self.state, block, statements, &StrictSignatures)
+            .map_err(|error| error.to_string())?;
+        if let Some(certificate) = &block.certificate {
+            // The committee of the block's epoch is that of the state before it.
+            let committee = self.state.committee();
+            Finalization::decode(certificate, committee.len())
+                .and_then(|proof| proof.verify_header(&executed.header, committee.keys(), &self.genesis.tag()))
+                .map_err(|error| format!("height {}: {error}", executed.header.height))?;
+        }
+        let blocks = self.state.parameters().epoch_blocks;
+        self.header = executed.header.clone();
+        self.state = executed.state.clone();
+        self.waiting.push((executed, block.statements.clone(), block.certificate.clone()));
+        Ok(match block.certificate {
+            Some(_) => Step::Final,
+            None if epoch::is_last(self.header.height, blocks) => Step::EpochOpen,
+            None => Step::Waits,
+        })
+    }
 }

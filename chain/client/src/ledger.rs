@@ -1,17 +1,21 @@
 //! What the followed chain says, in memory and indexed: blocks, streams, identities, anchors.
 //!
 //! Only [`crate::follow`] writes to it, and only what a certificate proves final. Everything is append-only and knows
-//! its block, so that "as of height H" is a filter. Costs about 150 bytes a block and 900 bytes an anchor.
+//! its block, so that "as of height H" is a filter; except for what changes in place (an identity's key, a stream's owner,
+//! a validator's record), which is shown as it stands now. Costs about 150 bytes a block and 900 bytes an anchor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_chain_state::transition::Executed;
-use cairn_chain_state::{IdentityEntry, State, StreamEntry};
+use cairn_chain_state::{Applied, IdentityEntry, ProposalEntry, State, StreamEntry, ValidatorEntry};
+use cairn_proof::Base64Bytes;
+use cairn_proof::committee::CommitteeChange;
+use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
-use cairn_proof::identity::{IdentityId, PublicKey};
-use cairn_proof::statement::{Anchor, Body};
+use cairn_proof::identity::IdentityId;
+use cairn_proof::statement::{Anchor, Body, Change};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 
 /// A final block, without its statements.
@@ -64,6 +68,7 @@ pub struct Ledger {
     partitions: BTreeMap<String, BTreeMap<Partition, Vec<Arc<AnchorEntry>>>>,
     streams: BTreeMap<String, Arc<StreamEntry>>,
     identities: BTreeMap<IdentityId, Arc<IdentityEntry>>,
+    committee_changes: Vec<Arc<CommitteeChange>>,
 }
 
 impl Ledger {
@@ -79,67 +84,94 @@ impl Ledger {
             partitions: BTreeMap::new(),
             streams: BTreeMap::new(),
             identities: BTreeMap::new(),
+            committee_changes: vec![],
             state,
             genesis,
         };
-        for identity in &ledger.genesis.identities {
-            let id = IdentityId::of(&identity.public_key);
-            if let Some(entry) = ledger.state.identity(&id) {
-                ledger.identities.insert(id, Arc::new(entry.clone()));
-            }
+        let genesis = ledger.genesis.clone();
+        let identities = genesis.identities.iter().map(|identity| identity.public_key);
+        for key in identities.chain(genesis.validator_keys()) {
+            ledger.refresh_identity(&IdentityId::of(&key));
         }
         ledger
     }
 
-    /// Takes in a block that was executed on this ledger's state and is final.
-    pub(crate) fn extend(&mut self, executed: Executed, statements: Vec<Vec<u8>>) {
+    /// Takes in a block that was executed on this ledger's state and is final. `certificate` is its own, which the last
+    /// block of an epoch always has.
+    pub(crate) fn extend(&mut self, executed: Executed, statements: Vec<Vec<u8>>, certificate: Option<Vec<u8>>) {
         let Executed { header, state, applied } = executed;
         assert!(header.height == self.header.height.next(), "blocks are taken in one after the other");
-        for (applied, envelope) in applied.into_iter().zip(statements) {
-            match applied.statement.body {
-                Body::Anchor(anchor) => {
-                    let entry = Arc::new(AnchorEntry {
-                        anchor,
-                        id: applied.id,
-                        statement: envelope.into(),
-                        signer: applied.statement.signer,
-                        log_index: applied.log_index.unwrap_or_default(),
-                        height: header.height,
-                        block_timestamp_ms: header.timestamp_ms,
-                    });
-                    self.partitions
-                        .entry(entry.anchor.stream.clone())
-                        .or_default()
-                        .entry(entry.anchor.partition)
-                        .or_default()
-                        .push(entry.clone());
-                    self.anchors.push(entry);
-                }
-                Body::RegisterStream(definition) => {
-                    if let Some(entry) = state.stream(&definition.name) {
-                        self.streams.insert(definition.name, entry.clone());
-                    }
-                }
-                Body::RegisterIdentity(body) => {
-                    let id = IdentityId::of(&body.public_key);
-                    if let Some(entry) = state.identity(&id) {
-                        self.identities.insert(id, Arc::new(entry.clone()));
-                    }
-                }
-                // The state refuses these, so no block that was executed holds one.
-                Body::RotateKey(_)
-                | Body::RevokeIdentity(_)
-                | Body::SetExpiry(_)
-                | Body::SetRole(_)
-                | Body::TransferStream(_)
-                | Body::Vote(_)
-                | Body::Attest(_)
-                | Body::Evidence(_) => {}
-            }
-        }
         self.blocks.push(summary(&header));
         self.header = header;
         self.state = state;
+        for (applied, envelope) in applied.into_iter().zip(statements) {
+            self.take_in(applied, envelope);
+        }
+        if let Some(certificate) =
+            certificate.filter(|_| self.header.next_validators_hash != self.header.validators_hash)
+        {
+            self.committee_changes.push(Arc::new(CommitteeChange {
+                header: Base64Bytes(self.header.encode()),
+                certificate: Base64Bytes(certificate),
+                validators: self.state.committee().keys().to_vec(),
+            }));
+        }
+    }
+
+    /// Indexes what one statement of the last block changed.
+    fn take_in(&mut self, applied: Applied, envelope: Vec<u8>) {
+        let Applied { id, statement, log_index } = applied;
+        match statement.body {
+            Body::Anchor(anchor) => {
+                let entry = Arc::new(AnchorEntry {
+                    anchor,
+                    id,
+                    statement: envelope.into(),
+                    signer: statement.signer,
+                    log_index: log_index.unwrap_or_default(),
+                    height: self.header.height,
+                    block_timestamp_ms: self.header.timestamp_ms,
+                });
+                self.index_anchor(entry);
+            }
+            Body::RegisterStream(definition) => self.refresh_stream(definition.name),
+            Body::TransferStream(body) => self.refresh_stream(body.stream),
+            Body::RegisterIdentity(body) => self.refresh_identity(&IdentityId::of(&body.public_key)),
+            Body::RotateKey(body) => self.refresh_identity(&body.identity),
+            Body::RevokeIdentity(body) => self.refresh_identity(&body.identity),
+            Body::SetExpiry(body) => self.refresh_identity(&body.identity),
+            Body::Vote(body) => {
+                if let Change::AddValidator { public_key, .. } = body.change {
+                    self.refresh_identity(&IdentityId::of(&public_key));
+                }
+            }
+            // Roles, reputation and proposals are asked of the state.
+            Body::SetRole(_) | Body::Attest(_) | Body::Evidence(_) => {}
+        }
+    }
+
+    fn index_anchor(&mut self, entry: Arc<AnchorEntry>) {
+        // Looked up by reference first: a stream's name is copied once, not for each of its anchors.
+        let stream = &entry.anchor.stream;
+        if !self.partitions.contains_key(stream) {
+            self.partitions.insert(stream.clone(), BTreeMap::new());
+        }
+        if let Some(partitions) = self.partitions.get_mut(stream) {
+            partitions.entry(entry.anchor.partition).or_default().push(entry.clone());
+        }
+        self.anchors.push(entry);
+    }
+
+    fn refresh_stream(&mut self, name: String) {
+        if let Some(entry) = self.state.stream(&name) {
+            self.streams.insert(name, entry.clone());
+        }
+    }
+
+    fn refresh_identity(&mut self, id: &IdentityId) {
+        if let Some(entry) = self.state.identity(id) {
+            self.identities.insert(*id, entry.clone());
+        }
     }
 
     /// The genesis that everything follows from.
@@ -172,10 +204,32 @@ impl Ledger {
         &self.blocks
     }
 
-    /// The validators, in ascending order of their keys.
+    /// All validators there ever were, in ascending order of their keys, as they stand now.
     #[must_use]
-    pub fn validators(&self) -> Vec<PublicKey> {
-        self.genesis.validator_keys()
+    pub fn validators(&self) -> Vec<Arc<ValidatorEntry>> {
+        self.state.validators()
+    }
+
+    /// All changes there ever were a vote for, in ascending order of their ids.
+    #[must_use]
+    pub fn proposals(&self) -> Vec<Arc<ProposalEntry>> {
+        self.state.proposals()
+    }
+
+    /// Every end of an epoch at which the committee changed, oldest first: what a proof walks from the genesis.
+    #[must_use]
+    pub fn committee_changes(&self) -> &[Arc<CommitteeChange>] {
+        &self.committee_changes
+    }
+
+    /// The committee changes before `epoch` begins: those that a proof under a header of that epoch needs.
+    #[must_use]
+    pub fn committee_changes_before(&self, epoch: u64) -> &[Arc<CommitteeChange>] {
+        let blocks = self.genesis.parameters.epoch_blocks;
+        let ends_before = |change: &Arc<CommitteeChange>| {
+            Header::decode(&change.header.0).is_ok_and(|header| epoch::epoch_of(header.height, blocks) < epoch)
+        };
+        &self.committee_changes[..self.committee_changes.partition_point(ends_before)]
     }
 
     /// All streams by name.

@@ -16,6 +16,7 @@ pub mod error;
 pub mod follow;
 pub mod http;
 pub mod ledger;
+mod prepare;
 pub mod submit;
 
 pub use error::{ClientError, ErrorKind};

@@ -136,8 +136,8 @@ impl Proposer {
         let executor = &self.shared.executor;
         let timestamp_ms = now_ms.max(parent.header.timestamp_ms.saturating_add(1));
         let candidates = self.shared.mempool.candidates(&parent.state, &parent.id, self.bounds);
-        let (state, statements, applied) = executor.build(parent, candidates, self.bounds);
-        let header = executor.header(parent, round, timestamp_ms, &statements, &state);
+        let (mut state, statements, applied) = executor.build(parent, timestamp_ms, candidates, self.bounds);
+        let header = executor.header(parent, round, timestamp_ms, &statements, &mut state);
         let block = Block::new(header.clone(), statements);
         executor.keep(Executed { header, id: block.id(), state, applied: applied.into() });
         block

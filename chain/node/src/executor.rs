@@ -15,8 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_chain_state::{Applied, SignatureCheck, State, TransitionError};
-use cairn_proof::{Digest, Height, block::statements_root, genesis::Genesis, header::Header};
+pub(crate) use cairn_chain_state::Round;
+use cairn_chain_state::{Applied, BlockTime, SignatureCheck, State, TransitionError, seal};
+use cairn_proof::{Digest, Height, genesis::Genesis, header::Header};
 
 use crate::{
     block::Block,
@@ -37,22 +38,6 @@ pub(crate) struct Executed {
     pub(crate) applied: Arc<[Applied]>,
 }
 
-/// What consensus says about a block before it looks into it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Round {
-    pub(crate) epoch: u64,
-    pub(crate) view: u64,
-    pub(crate) parent_view: u64,
-    pub(crate) proposer: [u8; 32],
-}
-
-impl Round {
-    /// The round that a header claims for itself.
-    pub(crate) const fn of(header: &Header) -> Self {
-        Self { epoch: header.epoch, view: header.view, parent_view: header.parent_view, proposer: header.proposer }
-    }
-}
-
 /// Why a block is not valid.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Invalid {
@@ -69,8 +54,6 @@ pub(crate) enum Invalid {
 
 /// The states of recent blocks, and the rules of the chain.
 pub(crate) struct Executor {
-    chain_id: String,
-    validators_hash: Digest,
     signatures: Signatures,
     tree: Mutex<Tree>,
 }
@@ -85,13 +68,8 @@ impl Executor {
     pub(crate) fn new(genesis: &Genesis, signatures: Signatures) -> Self {
         let header = genesis.header();
         let id = header.digest();
-        let executed = Executed { header: header.clone(), id, state: State::genesis(genesis), applied: Arc::new([]) };
-        Self {
-            chain_id: header.chain_id,
-            validators_hash: header.validators_hash,
-            signatures,
-            tree: Mutex::new(Tree { finalized: Height(0), blocks: HashMap::from([(id, executed)]) }),
-        }
+        let executed = Executed { header, id, state: State::genesis(genesis), applied: Arc::new([]) };
+        Self { signatures, tree: Mutex::new(Tree { finalized: Height(0), blocks: HashMap::from([(id, executed)]) }) }
     }
 
     fn tree(&self) -> std::sync::MutexGuard<'_, Tree> {
@@ -138,14 +116,19 @@ impl Executor {
         });
     }
 
-    /// Applies statements on top of `parent`, leaving out those that do not apply, within the bounds.
+    /// Applies statements on top of `parent`, leaving out those that do not apply, within the bounds of this validator
+    /// and of the chain. The block is not ended: [`Executor::header`] does that.
     pub(crate) fn build(
         &self,
         parent: &Executed,
+        timestamp_ms: u64,
         candidates: Vec<Bytes>,
         (count_max, bytes_max): (usize, usize),
     ) -> (State, Vec<Bytes>, Vec<Applied>) {
-        let height = parent.header.height.next();
+        let at = BlockTime { height: parent.header.height.next(), timestamp_ms };
+        let parameters = parent.state.parameters();
+        let count_max = count_max.min(parameters.block_statements_max as usize);
+        let bytes_max = bytes_max.min(parameters.block_bytes_max as usize);
         let mut state = parent.state.clone();
         let (mut taken, mut applied, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut left = candidates;
@@ -156,7 +139,7 @@ impl Executor {
                 if taken.len() == count_max || bytes + statement.len() > bytes_max {
                     break;
                 }
-                match state.apply(height, &statement, &self.signatures) {
+                match state.apply(&at, &statement, &self.signatures) {
                     Ok(done) => {
                         bytes += statement.len();
                         taken.push(statement);
@@ -173,32 +156,18 @@ impl Executor {
         (state, taken, applied)
     }
 
-    /// The header of a block with these statements on top of `parent`.
+    /// Ends the block with these statements on top of `parent`, and makes its header. `state` is what [`Executor::build`]
+    /// returned, and the state after the block from then on.
     pub(crate) fn header(
         &self,
         parent: &Executed,
         round: &Round,
         timestamp_ms: u64,
         statements: &[Bytes],
-        state: &State,
+        state: &mut State,
     ) -> Header {
-        Header {
-            chain_id: self.chain_id.clone(),
-            epoch: round.epoch,
-            view: round.view,
-            parent_view: round.parent_view,
-            proposer: round.proposer,
-            height: parent.header.height.next(),
-            timestamp_ms,
-            parent: parent.id,
-            statements_root: statements_root(statements.iter().map(AsRef::as_ref)),
-            statements_count: statements.len() as u64,
-            state_root: state.root(),
-            log_root: state.log_root(),
-            log_size: state.log_size(),
-            validators_hash: self.validators_hash,
-            next_validators_hash: self.validators_hash,
-        }
+        let statements = statements.iter().map(AsRef::as_ref);
+        seal(&parent.header, &parent.state, state, round, timestamp_ms, statements)
     }
 
     /// Executes `block`, proposed in `round`, on top of `parent`, and checks every field of its header.
@@ -254,8 +223,8 @@ mod tests {
     impl Chain {
         fn block(&self, parent: &Executed, view: u64, candidates: Vec<Vec<u8>>) -> Block {
             let candidates = candidates.into_iter().map(Bytes::from).collect();
-            let (state, statements, _) = self.executor.build(parent, candidates, AMPLE);
-            let header = self.executor.header(parent, &round(view), 10 + view, &statements, &state);
+            let (mut state, statements, _) = self.executor.build(parent, 10 + view, candidates, AMPLE);
+            let header = self.executor.header(parent, &round(view), 10 + view, &statements, &mut state);
             Block::new(header, statements)
         }
 
@@ -290,9 +259,9 @@ mod tests {
         let block = chain.block(&chain.genesis, 1, candidates.clone());
         assert_eq!(block.statements(), [Bytes::from(stream.clone()), Bytes::from(early)]);
         let candidates: Vec<Bytes> = candidates.into_iter().map(Bytes::from).collect();
-        let (_, by_count, _) = chain.executor.build(&chain.genesis, candidates.clone(), (1, 1 << 20));
+        let (_, by_count, _) = chain.executor.build(&chain.genesis, 11, candidates.clone(), (1, 1 << 20));
         assert_eq!(by_count, [Bytes::from(stream.clone())]);
-        let (_, by_bytes, _) = chain.executor.build(&chain.genesis, candidates, (100, stream.len() - 1));
+        let (_, by_bytes, _) = chain.executor.build(&chain.genesis, 11, candidates, (100, stream.len() - 1));
         assert!(by_bytes.is_empty());
     }
 
@@ -333,7 +302,8 @@ mod tests {
         let chain = chain();
         let good = chain.block(&chain.genesis, 1, vec![chain.city.register_stream(1)]);
         let twice: Vec<Bytes> = [good.statements(), good.statements()].concat();
-        let header = chain.executor.header(&chain.genesis, &round(1), 11, &twice, &chain.genesis.state);
+        let mut state = chain.genesis.state.clone();
+        let header = chain.executor.header(&chain.genesis, &round(1), 11, &twice, &mut state);
         let invalid = chain.executor.execute(&chain.genesis, &Block::new(header, twice), &round(1)).map(|_| ());
         assert!(
             matches!(invalid, Err(Invalid::Transition(TransitionError::Statement { index: 1, .. }))),

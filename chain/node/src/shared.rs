@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_chain_state::BlockTime;
 use cairn_proof::{genesis::Genesis, identity::PublicKey, statement::ChainTag};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
@@ -19,7 +20,7 @@ use crate::{
     config::NodeConfig,
     executor::{Executed, Executor, Invalid, Round},
     gossip::{OUTBOX_STATEMENTS_MAX, Outbox},
-    ledger::{FinalBlock, Ledger},
+    ledger::{FinalBlock, Ledger, Tip},
     mempool::{Admission, Mempool},
     metrics::Metrics,
     signatures::Signatures,
@@ -46,7 +47,7 @@ impl Shared {
         let executor = Executor::new(&genesis, signatures.clone());
         let header = genesis.header();
         let state = cairn_chain_state::State::genesis(&genesis);
-        let mempool = Mempool::new(config.mempool.clone(), state.clone(), signatures);
+        let mempool = Mempool::new(config.mempool.clone(), state.clone(), header.timestamp_ms, signatures);
         let ledger = Ledger::new(header, state);
         let (outbox, receiver) = mpsc::channel(OUTBOX_STATEMENTS_MAX);
         let shared = Self { genesis, tag, validator, executor, mempool, ledger, metrics: Metrics::new(), outbox };
@@ -84,7 +85,7 @@ impl Shared {
     /// Everything stored is replayed: the mempool starts from there.
     pub(crate) fn replayed(&self) {
         let tip = self.ledger.tip();
-        self.mempool.rebase(tip.header.height, &tip.state, tip.header.timestamp_ms, |_| false);
+        self.mempool.rebase(time_of(&tip), &tip.state, tip.header.timestamp_ms, |_| false);
         info!(height = %tip.header.height, state_root = %tip.header.state_root, "stored blocks replayed");
     }
 
@@ -99,7 +100,7 @@ impl Shared {
         };
         self.append(executed, block, certificate);
         let tip = self.ledger.tip();
-        let refused = self.mempool.rebase(tip.header.height, &tip.state, now_ms, |id| self.ledger.locate(id).is_some());
+        let refused = self.mempool.rebase(time_of(&tip), &tip.state, now_ms, |id| self.ledger.locate(id).is_some());
         for (id, refusal) in refused {
             self.metrics.refused(refusal.code);
             info!(%id, code = refusal.code.name(), message = refusal.message, "pooled statement refused");
@@ -127,4 +128,9 @@ impl Shared {
         let (statements, bytes) = self.mempool.size();
         self.metrics.mempool(statements, bytes);
     }
+}
+
+/// When the last finalized block was made, by its own word.
+const fn time_of(tip: &Tip) -> BlockTime {
+    BlockTime { height: tip.header.height, timestamp_ms: tip.header.timestamp_ms }
 }

@@ -9,7 +9,9 @@
 //! | [`trie`] | the authenticated map that holds everything; clones in O(1) |
 //! | [`entry`] | what stands in it |
 //! | [`state`] | [`State`]: applying statements, looking up |
+//! | [`prepared`] | statements that were decoded and verified ahead |
 //! | [`invariants`] | I1 as predicates, on every path that anchors |
+//! | [`rules`] | who may do what, and how far governance may go, as predicates |
 //! | [`refusal`] | why a statement is not applied |
 //! | [`transition`] | a whole block against its parent |
 //!
@@ -17,12 +19,17 @@
 
 pub mod entry;
 pub mod invariants;
+pub mod prepared;
 pub mod refusal;
+pub mod rules;
 pub mod state;
 pub mod transition;
 pub mod trie;
 
-pub use entry::{AnchorEntry, Head, IdentityEntry, StreamEntry};
+pub use entry::{
+    AnchorEntry, EpochCounts, Head, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus,
+};
+pub use prepared::Prepared;
 pub use refusal::{Refusal, RefusalCode};
-pub use state::{Applied, SignatureCheck, State, StrictSignatures};
-pub use transition::{TransitionError, execute};
+pub use state::{Applied, BlockTime, Round, SignatureCheck, State, StrictSignatures};
+pub use transition::{TransitionError, execute, execute_prepared, seal};

@@ -30,11 +30,17 @@ pub enum RefusalCode {
     Previous,
     /// A limit of the stream or the chain is passed.
     Limit,
+    /// The identity, or the one that the statement is about, was revoked: for ever.
+    Revoked,
+    /// The identity's time is over: its controller may prolong it.
+    Expired,
+    /// What is submitted does not prove what it says.
+    Evidence,
 }
 
 impl RefusalCode {
     /// Every code, for counters by reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Signature,
         Self::Sequence,
@@ -46,6 +52,9 @@ impl RefusalCode {
         Self::Gap,
         Self::Previous,
         Self::Limit,
+        Self::Revoked,
+        Self::Expired,
+        Self::Evidence,
     ];
 
     /// The name in JSON, metrics and messages.
@@ -63,6 +72,9 @@ impl RefusalCode {
             Self::Gap => "gap",
             Self::Previous => "previous",
             Self::Limit => "limit",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Evidence => "evidence",
         }
     }
 }

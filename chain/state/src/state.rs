@@ -1,22 +1,35 @@
-//! The chain's state: identities, streams, heads of partitions, the log; and how a statement changes it.
+//! The chain's state: identities, streams, heads of partitions, the log, the validators; and how a statement changes it.
+//!
+//! Everything that decides anything stands in the trie, so that the root commits to it. Beside the trie the state keeps
+//! what would be slow to look up there: committees, parameters, validators and proposals. These follow from the entries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cairn_proof::committee::Committee;
+use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::{IdentityId, IdentityKind, PublicKey};
-use cairn_proof::statement::{
-    Anchor, Body, ChainTag, RegisterIdentity, SignedStatement, Statement, StatementError, StreamDefinition,
-};
-use cairn_proof::tree::{self, Frontier};
+use cairn_proof::parameters::Parameters;
+use cairn_proof::statement::{Body, ChainTag, Role, SignedStatement, Statement};
+use cairn_proof::tree::Frontier;
 use cairn_proof::{Digest, Height, LeafIndex, Partition, Sequence, TreeSize};
 
 use crate::entry::{
-    AnchorEntry, Entry, Head, IdentityEntry, StreamEntry, anchor_key, head_key, identity_key, sequence_key, stream_key,
-    topic_key,
+    AnchorEntry, Entry, EpochCounts, Head, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus,
+    anchor_key, attested_key, committee_key, head_key, identity_key, key_key, next_committee_key, next_parameters_key,
+    parameters_key, role_key, sequence_key, stream_key, topic_key,
 };
-use crate::invariants;
+use crate::prepared::Prepared;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::trie::Trie;
+
+mod governance;
+mod identities;
+mod reputation;
+mod streams;
+
+pub use reputation::Round;
 
 /// How a signature is checked. A node may remember the statements whose signature it has checked already.
 pub trait SignatureCheck {
@@ -34,6 +47,15 @@ impl SignatureCheck for StrictSignatures {
     }
 }
 
+/// When a statement is applied: the block that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockTime {
+    /// The block's height.
+    pub height: Height,
+    /// The block's own timestamp in milliseconds since 1970-01-01 UTC: no clock is read.
+    pub timestamp_ms: u64,
+}
+
 /// What an applied statement did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -49,26 +71,76 @@ pub struct Applied {
 #[derive(Debug, Clone)]
 pub struct State {
     chain: ChainTag,
+    chain_id: Arc<str>,
     entries: Trie<Entry>,
     log: Frontier,
+    committee: Arc<Committee>,
+    next_committee: Arc<Committee>,
+    parameters: Parameters,
+    next_parameters: Parameters,
+    validators: Arc<BTreeMap<PublicKey, Arc<ValidatorEntry>>>,
+    proposals: Arc<BTreeMap<Digest, Arc<ProposalEntry>>>,
 }
 
 impl State {
-    /// The state before the first block.
+    /// The state before the first block. The genesis is a checked one.
     #[must_use]
     pub fn genesis(genesis: &Genesis) -> Self {
-        let mut state = Self { chain: genesis.tag(), entries: Trie::new(), log: Frontier::new() };
+        let committee = Arc::new(genesis.committee());
+        let mut state = Self {
+            chain: genesis.tag(),
+            chain_id: genesis.chain_id.as_str().into(),
+            entries: Trie::new(),
+            log: Frontier::new(),
+            committee: committee.clone(),
+            next_committee: committee.clone(),
+            parameters: genesis.parameters,
+            next_parameters: genesis.parameters,
+            validators: Arc::default(),
+            proposals: Arc::default(),
+        };
         for identity in &genesis.identities {
-            state.put_identity(IdentityEntry {
-                id: IdentityId::of(&identity.public_key),
-                public_key: identity.public_key,
-                kind: identity.kind,
-                name: identity.name.clone(),
-                controller: None,
-                height: Height(0),
+            state.register_first(identity.public_key, identity.kind, &identity.name, Height(0));
+        }
+        for validator in &genesis.validators {
+            // A key that is listed as an identity too keeps the name and kind that it has there.
+            if state.identity_of_key(&validator.public_key).is_none() {
+                state.register_first(validator.public_key, IdentityKind::Node, &validator.name, Height(0));
+            }
+            state.put_validator(ValidatorEntry {
+                public_key: validator.public_key,
+                name: validator.name.clone(),
+                address: validator.address.clone(),
+                status: ValidatorStatus::Active,
+                since: Height(0),
+                proposals_made: 0,
+                proposals_missed: 0,
+                votes_seen: 0,
+                equivocations: 0,
+                absent_epochs: 0,
+                running: EpochCounts::default(),
             });
         }
+        state.entries.insert(committee_key(), Entry::Committee(committee.clone()));
+        state.entries.insert(next_committee_key(), Entry::Committee(committee));
+        state.entries.insert(parameters_key(), Entry::Parameters(Arc::new(genesis.parameters)));
+        state.entries.insert(next_parameters_key(), Entry::Parameters(Arc::new(genesis.parameters)));
         state
+    }
+
+    /// Registers an identity that nobody controls.
+    fn register_first(&mut self, public_key: PublicKey, kind: IdentityKind, name: &str, height: Height) {
+        self.put_identity(IdentityEntry {
+            id: IdentityId::of(&public_key),
+            first_key: public_key,
+            public_key,
+            kind,
+            name: name.to_owned(),
+            controller: None,
+            height,
+            revoked: None,
+            expires_ms: None,
+        });
     }
 
     /// Root over all entries.
@@ -95,11 +167,77 @@ impl State {
         self.entries.len()
     }
 
+    /// What binds signatures to this chain.
+    #[must_use]
+    pub const fn chain(&self) -> &ChainTag {
+        &self.chain
+    }
+
+    /// The committee that certifies the next block.
+    #[must_use]
+    pub const fn committee(&self) -> &Arc<Committee> {
+        &self.committee
+    }
+
+    /// The committee of the next epoch, as far as it is known: before the freeze height it is the current one.
+    #[must_use]
+    pub const fn next_committee(&self) -> &Arc<Committee> {
+        &self.next_committee
+    }
+
+    /// The parameters that hold for the next block.
+    #[must_use]
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The parameters that hold from the next epoch on, as far as it is known.
+    #[must_use]
+    pub const fn next_parameters(&self) -> &Parameters {
+        &self.next_parameters
+    }
+
+    /// All validators there ever were, in ascending order of their keys.
+    #[must_use]
+    pub fn validators(&self) -> Vec<Arc<ValidatorEntry>> {
+        self.validators.values().cloned().collect()
+    }
+
+    /// The validator with that consensus key.
+    #[must_use]
+    pub fn validator(&self, key: &PublicKey) -> Option<&Arc<ValidatorEntry>> {
+        self.validators.get(key)
+    }
+
+    /// All proposals there ever were, in ascending order of their ids.
+    #[must_use]
+    pub fn proposals(&self) -> Vec<Arc<ProposalEntry>> {
+        self.proposals.values().cloned().collect()
+    }
+
+    /// Height of the last attested certificate; 0 when there is none.
+    #[must_use]
+    pub fn attested(&self) -> Height {
+        match self.entries.get(&attested_key()) {
+            Some(Entry::Attested(height)) => *height,
+            _ => Height(0),
+        }
+    }
+
     /// The identity with that id.
     #[must_use]
-    pub fn identity(&self, id: &IdentityId) -> Option<&IdentityEntry> {
+    pub fn identity(&self, id: &IdentityId) -> Option<&Arc<IdentityEntry>> {
         match self.entries.get(&identity_key(id)) {
             Some(Entry::Identity(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Whose key it is, or was once: a key never changes hands.
+    #[must_use]
+    pub fn identity_of_key(&self, key: &PublicKey) -> Option<&IdentityId> {
+        match self.entries.get(&key_key(key)) {
+            Some(Entry::Key(id)) => Some(id),
             _ => None,
         }
     }
@@ -131,15 +269,21 @@ impl State {
         }
     }
 
+    /// Whether the identity has that role for the stream now.
+    #[must_use]
+    pub fn has_role(&self, stream: &str, role: Role, id: &IdentityId) -> bool {
+        matches!(self.entries.get(&role_key(stream, role, id)), Some(Entry::Role(entry)) if entry.granted)
+    }
+
     /// How far a partition is anchored; offset 0 and no anchor when it is not. `None` for an unknown stream or partition.
     #[must_use]
     pub fn head(&self, stream: &str, partition: Partition) -> Option<Head> {
         let entry = self.stream(stream)?;
-        (partition.0 < entry.definition.partitions).then(|| self.head_or_start(stream, partition))
+        (partition.0 < entry.definition.partitions).then(|| self.head_at(&head_key(stream, partition)))
     }
 
-    fn head_or_start(&self, stream: &str, partition: Partition) -> Head {
-        match self.entries.get(&head_key(stream, partition)) {
+    fn head_at(&self, key: &Digest) -> Head {
+        match self.entries.get(key) {
             Some(Entry::Head(head)) => **head,
             _ => Head::default(),
         }
@@ -166,183 +310,70 @@ impl State {
         found
     }
 
-    /// Applies one statement in the block at `height`.
+    /// The epoch that a block at `height` lies in.
+    fn epoch_of(&self, height: Height) -> u64 {
+        epoch::epoch_of(height, self.parameters.epoch_blocks)
+    }
+
+    /// Applies one statement in the block at `at`.
     ///
     /// # Errors
     /// When it does not decode, is not signed by its signer, or the rules do not allow it. Nothing has changed then.
     pub fn apply(
         &mut self,
-        height: Height,
+        at: &BlockTime,
         envelope: &[u8],
         signatures: &dyn SignatureCheck,
     ) -> Result<Applied, Refusal> {
-        let signed = SignedStatement::decode(envelope).map_err(|error| malformed(&error))?;
+        self.apply_prepared(at, Prepared::decode(envelope), signatures)
+    }
+
+    /// As [`State::apply`], for a statement that was decoded before, perhaps on another thread.
+    ///
+    /// # Errors
+    /// As [`State::apply`].
+    pub fn apply_prepared(
+        &mut self,
+        at: &BlockTime,
+        prepared: Prepared,
+        signatures: &dyn SignatureCheck,
+    ) -> Result<Applied, Refusal> {
+        let Prepared { decoded, leaf, verified } = prepared;
+        let signed = decoded.map_err(|error| Refusal::new(RefusalCode::Malformed, error.to_string()))?;
         let statement = signed.statement();
-        let signer = self.signer(&statement.signer)?.clone();
-        let last = self.sequence(&signer.id);
+        let signer = self.usable_signer(&statement.signer, at)?.clone();
+        let sequence_key = sequence_key(&signer.id);
+        let last = match self.entries.get(&sequence_key) {
+            Some(Entry::Sequence(sequence)) => *sequence,
+            _ => Sequence(0),
+        };
         if statement.sequence <= last {
             let message = format!("the sequence number must be greater than {last}, it is {}", statement.sequence);
             return Err(Refusal::new(RefusalCode::Sequence, message));
         }
         // The costly check comes after the cheap ones; nothing is written before all have passed.
-        if !signatures.holds(&signed, &signer.public_key, &self.chain) {
+        if verified != Some(signer.public_key) && !signatures.holds(&signed, &signer.public_key, &self.chain) {
             let message = format!("the signature does not verify for identity {} on this chain", signer.id);
             return Err(Refusal::new(RefusalCode::Signature, message));
         }
         let id = signed.id();
-        let log_index = match &statement.body {
-            Body::RegisterIdentity(body) => self.register_identity(height, &signer, body).map(|()| None),
-            Body::RegisterStream(body) => self.register_stream(height, &signer, body, id).map(|()| None),
-            Body::Anchor(body) => self.anchor_batch(height, &signer, body, id, envelope).map(Some),
-            Body::RotateKey(_)
-            | Body::RevokeIdentity(_)
-            | Body::SetExpiry(_)
-            | Body::SetRole(_)
-            | Body::TransferStream(_)
-            | Body::Vote(_)
-            | Body::Attest(_)
-            | Body::Evidence(_) => {
-                let message = format!("the chain does not support {} yet", statement.body.content_type());
-                Err(Refusal::new(RefusalCode::NotAllowed, message))
-            }
-        }?;
-        self.entries.insert(sequence_key(&signer.id), Entry::Sequence(statement.sequence));
+        let mut log_index = None;
+        match &statement.body {
+            Body::Anchor(body) => log_index = Some(self.anchor_batch(at, &signer, body, id, leaf)?),
+            Body::RegisterIdentity(body) => self.register_identity(at, &signer, body)?,
+            Body::RotateKey(body) => self.rotate_key(&signer, body)?,
+            Body::RevokeIdentity(body) => self.revoke_identity(at, &signer, body)?,
+            Body::SetExpiry(body) => self.set_expiry(&signer, body)?,
+            Body::RegisterStream(body) => self.register_stream(at, &signer, body, id)?,
+            Body::SetRole(body) => self.set_role(at, &signer, body)?,
+            Body::TransferStream(body) => self.transfer_stream(&signer, body)?,
+            Body::Vote(body) => self.vote(at, &signer, body)?,
+            Body::Attest(body) => self.attest(at, &signer, body)?,
+            Body::Evidence(body) => self.take_evidence(at, body, id)?,
+        }
+        self.entries.insert(sequence_key, Entry::Sequence(statement.sequence));
         Ok(Applied { id, statement: signed.into_statement(), log_index })
     }
-
-    fn signer(&self, id: &IdentityId) -> Result<&IdentityEntry, Refusal> {
-        self.identity(id).ok_or_else(|| {
-            let message = format!("the signer {id} is not a registered identity");
-            Refusal::new(RefusalCode::UnknownIdentity, message)
-        })
-    }
-
-    fn put_identity(&mut self, entry: IdentityEntry) {
-        self.entries.insert(identity_key(&entry.id), Entry::Identity(Arc::new(entry)));
-    }
-
-    fn register_identity(
-        &mut self,
-        height: Height,
-        signer: &IdentityEntry,
-        body: &RegisterIdentity,
-    ) -> Result<(), Refusal> {
-        must_be_organisation(signer, "registers identities")?;
-        if !body.possession_holds(signer.id, &self.chain) {
-            let message = format!("the proof that key {} is held does not verify", body.public_key);
-            return Err(Refusal::new(RefusalCode::Signature, message));
-        }
-        let id = IdentityId::of(&body.public_key);
-        if self.identity(&id).is_some() {
-            return Err(Refusal::new(RefusalCode::Duplicate, format!("identity {id} is registered already")));
-        }
-        self.put_identity(IdentityEntry {
-            id,
-            public_key: body.public_key,
-            kind: body.kind,
-            name: body.name.clone(),
-            controller: Some(signer.id),
-            height,
-        });
-        Ok(())
-    }
-
-    fn register_stream(
-        &mut self,
-        height: Height,
-        signer: &IdentityEntry,
-        definition: &StreamDefinition,
-        statement: Digest,
-    ) -> Result<(), Refusal> {
-        must_be_organisation(signer, "registers streams")?;
-        if self.stream(&definition.name).is_some() {
-            let message = format!("stream {} is registered already", definition.name);
-            return Err(Refusal::new(RefusalCode::Duplicate, message));
-        }
-        if let Some(stream) = self.stream_of_topic(&definition.topic) {
-            let message = format!("topic {} belongs to stream {stream} already", definition.topic);
-            return Err(Refusal::new(RefusalCode::Duplicate, message));
-        }
-        if let Some(unknown) = definition.anchorers.iter().find(|id| self.identity(id).is_none()) {
-            let message = format!("anchorer {unknown} is not a registered identity");
-            return Err(Refusal::new(RefusalCode::UnknownIdentity, message));
-        }
-        self.entries.insert(topic_key(&definition.topic), Entry::Topic(definition.name.as_str().into()));
-        let entry = StreamEntry { definition: definition.clone(), owner: signer.id, height, statement };
-        self.entries.insert(stream_key(&definition.name), Entry::Stream(Arc::new(entry)));
-        Ok(())
-    }
-
-    fn anchor_batch(
-        &mut self,
-        height: Height,
-        signer: &IdentityEntry,
-        anchor: &Anchor,
-        id: Digest,
-        envelope: &[u8],
-    ) -> Result<LeafIndex, Refusal> {
-        let stream = self.stream(&anchor.stream).ok_or_else(|| {
-            let message = format!("stream {} is not registered", anchor.stream);
-            Refusal::new(RefusalCode::UnknownStream, message)
-        })?;
-        check_against_stream(stream, signer, anchor)?;
-        let head = self.head_or_start(&anchor.stream, anchor.partition);
-        invariants::begins_at_head(&head, anchor)?;
-        invariants::follows_head(&head, anchor)?;
-        invariants::gaps_are_allowed(stream, anchor)?;
-        let log_index = LeafIndex(self.log.size().0);
-        self.log.append(tree::leaf_hash(envelope));
-        let head = Head {
-            next: anchor.last.next(),
-            anchor: id,
-            log_index,
-            records: head.records.saturating_add(anchor.count),
-            quarantined: head.quarantined.saturating_add(anchor.quarantined),
-        };
-        self.entries.insert(head_key(&anchor.stream, anchor.partition), Entry::Head(Arc::new(head)));
-        self.entries.insert(anchor_key(&id), Entry::Anchor(AnchorEntry { log_index, height }));
-        Ok(log_index)
-    }
-}
-
-fn malformed(error: &StatementError) -> Refusal {
-    Refusal::new(RefusalCode::Malformed, error.to_string())
-}
-
-fn must_be_organisation(signer: &IdentityEntry, what: &str) -> Result<(), Refusal> {
-    if signer.kind == IdentityKind::Organisation {
-        return Ok(());
-    }
-    let message = format!("only an organisation {what}; {} is a {}", signer.id, signer.kind.name());
-    Err(Refusal::new(RefusalCode::NotAllowed, message))
-}
-
-fn check_against_stream(stream: &StreamEntry, signer: &IdentityEntry, anchor: &Anchor) -> Result<(), Refusal> {
-    let definition = &stream.definition;
-    if !definition.anchorers.contains(&signer.id) {
-        let message = format!("identity {} is not an anchorer of stream {}", signer.id, definition.name);
-        return Err(Refusal::new(RefusalCode::NotAllowed, message));
-    }
-    if anchor.partition.0 >= definition.partitions {
-        let message = format!(
-            "stream {} has {} partitions, the anchor is about partition {}",
-            definition.name, definition.partitions, anchor.partition
-        );
-        return Err(Refusal::new(RefusalCode::Limit, message));
-    }
-    if anchor.count > u64::from(definition.limits.records_max) {
-        let message = format!(
-            "stream {} allows {} records a batch, the anchor has {}",
-            definition.name, definition.limits.records_max, anchor.count
-        );
-        return Err(Refusal::new(RefusalCode::Limit, message));
-    }
-    if !definition.schemas.iter().any(|schema| schema.fingerprint() == anchor.schema_fingerprint) {
-        let message =
-            format!("stream {} has no schema with fingerprint {}", definition.name, anchor.schema_fingerprint);
-        return Err(Refusal::new(RefusalCode::Malformed, message));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

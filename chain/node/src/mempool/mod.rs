@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_chain_state::{Refusal, RefusalCode, State};
+use cairn_chain_state::{BlockTime, Refusal, RefusalCode, State};
 use cairn_proof::{
     Digest, Height, Sequence,
     identity::IdentityId,
@@ -74,9 +74,9 @@ struct Inner {
     bytes: usize,
     /// Of the entries: how many are parked, and their bytes.
     parked: (usize, usize),
-    /// State after the last finalized block, and the height of the next.
+    /// State after the last finalized block; and the next one's height, with that block's time for want of its own.
     base: State,
-    next: Height,
+    next: BlockTime,
     /// `base` with the pool on top.
     ready: State,
     refused: Refusals,
@@ -92,10 +92,13 @@ struct Entry {
     parked: Option<Refusal>,
 }
 
-/// Whether a later block may lift the refusal. `Previous` may not: it is only told of an anchor that begins at the
+/// Whether a later block may lift the refusal: a right may be granted on the way here. `Previous` may not: it is only told of an anchor that begins at the
 /// partition's head, and whatever moves the head makes that anchor overlap.
 pub(crate) const fn may_lift(code: RefusalCode) -> bool {
-    matches!(code, RefusalCode::UnknownIdentity | RefusalCode::UnknownStream | RefusalCode::Gap)
+    matches!(
+        code,
+        RefusalCode::UnknownIdentity | RefusalCode::UnknownStream | RefusalCode::Gap | RefusalCode::NotAllowed
+    )
 }
 
 impl Inner {
@@ -146,7 +149,7 @@ impl Inner {
 
 impl Mempool {
     /// An empty pool on top of the genesis state.
-    pub(crate) fn new(config: MempoolConfig, state: State, signatures: Signatures) -> Self {
+    pub(crate) fn new(config: MempoolConfig, state: State, genesis_ms: u64, signatures: Signatures) -> Self {
         let inner = Inner {
             entries: BTreeMap::new(),
             ids: HashMap::new(),
@@ -154,7 +157,7 @@ impl Mempool {
             bytes: 0,
             parked: (0, 0),
             base: state.clone(),
-            next: Height(1),
+            next: BlockTime { height: Height(1), timestamp_ms: genesis_ms },
             ready: state,
             refused: Refusals::new(config.refusals_max),
         };
@@ -219,8 +222,8 @@ impl Mempool {
         if let Err(full) = self.room(&inner, &key.0, statement.len()) {
             return full;
         }
-        let height = inner.next;
-        match inner.ready.apply(height, &statement, &self.signatures) {
+        let at = inner.next;
+        match inner.ready.apply(&at, &statement, &self.signatures) {
             Ok(_) => {
                 inner.refused.remove(&id);
                 inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked: None });
@@ -245,12 +248,12 @@ impl Mempool {
         if self.room(&inner, &key.0, statement.len()).is_err() {
             return "full";
         }
-        let height = inner.next;
-        let parked = match inner.ready.apply(height, &statement, &self.signatures) {
+        let at = inner.next;
+        let parked = match inner.ready.apply(&at, &statement, &self.signatures) {
             Ok(_) => None,
             Err(refusal) => {
                 // Only the finalized state can rule it out; the pool on top of it may yet be arranged otherwise.
-                let alone = inner.base.clone().apply(height, &statement, &self.signatures);
+                let alone = inner.base.clone().apply(&at, &statement, &self.signatures);
                 if let Err(refusal) = alone
                     && !may_lift(refusal.code)
                 {
@@ -311,19 +314,19 @@ impl Mempool {
     /// The statements are applied without holding the pool: it stays open to submissions meanwhile.
     pub(crate) fn rebase(
         &self,
-        last: Height,
+        last: BlockTime,
         state: &State,
         now_ms: u64,
         is_final: impl Fn(&Digest) -> bool,
     ) -> Vec<(Digest, Refusal)> {
-        let next = last.next();
+        let next = BlockTime { height: last.height.next(), timestamp_ms: last.timestamp_ms };
         let before: Vec<(Key, Entry)> = self.lock().entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
         let known: HashSet<Key> = before.iter().map(|(key, _)| *key).collect();
-        let mut rebuild = Rebuild::run(state, next, &self.signatures, before, is_final);
+        let mut rebuild = Rebuild::run(state, &next, &self.signatures, before, is_final);
 
         let mut inner = self.lock();
         for (key, entry) in inner.entries.iter_mut().filter(|(key, _)| !known.contains(key)) {
-            match rebuild.ready.apply(next, &entry.statement, &self.signatures) {
+            match rebuild.ready.apply(&next, &entry.statement, &self.signatures) {
                 Ok(_) => rebuild.applied.push(*key),
                 Err(refusal) => rebuild.parked.push((*key, refusal)),
             }
@@ -371,7 +374,7 @@ struct Rebuild {
 impl Rebuild {
     fn run(
         base: &State,
-        height: Height,
+        at: &BlockTime,
         signatures: &Signatures,
         pool: Vec<(Key, Entry)>,
         is_final: impl Fn(&Digest) -> bool,
@@ -394,7 +397,7 @@ impl Rebuild {
         let mut why = HashMap::new();
         for _ in 0..REBUILD_PASSES {
             let before = left.len();
-            left.retain(|(key, entry)| match this.ready.apply(height, &entry.statement, signatures) {
+            left.retain(|(key, entry)| match this.ready.apply(at, &entry.statement, signatures) {
                 Ok(_) => {
                     this.applied.push(*key);
                     false
@@ -410,7 +413,7 @@ impl Rebuild {
         }
         for (key, entry) in left {
             // Only the finalized state can rule a statement out; the pool may yet be arranged otherwise.
-            match base.clone().apply(height, &entry.statement, signatures) {
+            match base.clone().apply(at, &entry.statement, signatures) {
                 Err(refusal) if !may_lift(refusal.code) => this.refused.push((key, entry.id, refusal)),
                 _ => this.parked.extend(why.remove(&key).map(|refusal| (key, refusal))),
             }

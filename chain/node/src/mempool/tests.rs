@@ -20,7 +20,7 @@ impl Pool {
         change(&mut config);
         let city = City::new(1);
         let state = State::genesis(&city.genesis);
-        let pool = Mempool::new(config, state.clone(), Signatures::default());
+        let pool = Mempool::new(config, state.clone(), 0, Signatures::default());
         let mut this = Self { city, pool, state, last: Height(0), finals: HashSet::new() };
         let stream = this.city.register_stream(1);
         this.finalize(&[stream], 0);
@@ -31,10 +31,10 @@ impl Pool {
     fn finalize(&mut self, statements: &[Vec<u8>], now_ms: u64) -> Vec<(Digest, Refusal)> {
         self.last = self.last.next();
         for statement in statements {
-            let applied = self.state.apply(self.last, statement, &Signatures::default()).unwrap();
+            let applied = self.state.apply(&at(self.last), statement, &Signatures::default()).unwrap();
             self.finals.insert(applied.id);
         }
-        self.pool.rebase(self.last, &self.state, now_ms, |id| self.finals.contains(id))
+        self.pool.rebase(at(self.last), &self.state, now_ms, |id| self.finals.contains(id))
     }
 
     fn submit(&self, statement: &[u8]) -> Admission {
@@ -60,6 +60,11 @@ impl Pool {
         let found = self.pool.candidates(&self.state, &Digest::ZERO, bounds);
         found.iter().map(|statement| statement.to_vec()).collect()
     }
+}
+
+/// A block at `height`, a second after the one before it.
+const fn at(height: Height) -> BlockTime {
+    BlockTime { height, timestamp_ms: height.0 * 1000 }
 }
 
 const AMPLE: (usize, usize) = (1_000, 1 << 20);
@@ -97,7 +102,7 @@ fn candidates_and_readiness_leave_out_what_the_state_holds() {
     pool.pooled(&first);
     // An un-finalized block holds the first: nothing is left to propose on top of it.
     let mut ahead = pool.state.clone();
-    ahead.apply(Height(2), &first, &Signatures::default()).unwrap();
+    ahead.apply(&at(Height(2)), &first, &Signatures::default()).unwrap();
     assert!(pool.pool.has_ready(&pool.state));
     assert!(!pool.pool.has_ready(&ahead));
     pool.pooled(&second);

@@ -1,13 +1,19 @@
 //! Each rule of the state is broken once here; a refused statement leaves the root as it was.
 
+mod life;
+mod random;
+mod validators;
+
 use super::*;
-use crate::transition::{TransitionError, execute};
+use crate::transition::{TransitionError, execute, seal};
 use cairn_proof::Offset;
 use cairn_proof::block::{SignedBlock, statements_root};
 use cairn_proof::genesis::{GENESIS_MARK, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::SigningKey;
-use cairn_proof::statement::{BatchLimits, Format, Gap, SchemaVersion, SegmentRef};
+use cairn_proof::statement::{
+    Anchor, BatchLimits, Format, Gap, RegisterIdentity, SchemaVersion, SegmentRef, StreamDefinition,
+};
 
 const OWNER: u8 = 1;
 const INGEST: u8 = 2;
@@ -74,19 +80,24 @@ fn signed(seed: u8, sequence: u64, body: Body) -> Vec<u8> {
     statement.sign(&key(seed), &genesis().tag()).unwrap()
 }
 
+/// The block at `height`, whose time is that many seconds.
+fn at(height: u64) -> BlockTime {
+    BlockTime { height: Height(height), timestamp_ms: height * 1000 }
+}
+
 /// A state with one stream and one anchor, offsets 0 to 99 of partition 0; returns the anchor's id too.
 fn anchored() -> (State, Digest) {
     let mut state = State::genesis(&genesis());
-    state.apply(Height(1), &signed(OWNER, 1, Body::RegisterStream(definition())), &StrictSignatures).unwrap();
+    state.apply(&at(1), &signed(OWNER, 1, Body::RegisterStream(definition())), &StrictSignatures).unwrap();
     let first = signed(INGEST, 1, Body::Anchor(anchor(0, 99, Digest::ZERO)));
-    let applied = state.apply(Height(2), &first, &StrictSignatures).unwrap();
+    let applied = state.apply(&at(2), &first, &StrictSignatures).unwrap();
     assert_eq!(applied.log_index, Some(LeafIndex(0)));
     (state, applied.id)
 }
 
 fn refused(state: &mut State, envelope: &[u8]) -> RefusalCode {
     let (root, log) = (state.root(), state.log_root());
-    let code = state.apply(Height(3), envelope, &StrictSignatures).unwrap_err().code;
+    let code = state.apply(&at(3), envelope, &StrictSignatures).unwrap_err().code;
     assert_eq!((state.root(), state.log_root()), (root, log), "a refused statement changes nothing");
     code
 }
@@ -95,7 +106,7 @@ fn refused(state: &mut State, envelope: &[u8]) -> RefusalCode {
 fn heads_follow_anchors() {
     let (mut state, id) = anchored();
     let next = signed(INGEST, 2, Body::Anchor(anchor(100, 149, id)));
-    let applied = state.apply(Height(3), &next, &StrictSignatures).unwrap();
+    let applied = state.apply(&at(3), &next, &StrictSignatures).unwrap();
     let head = state.head("traffic.flow", Partition(0)).unwrap();
     let want = Head { next: Offset(150), anchor: applied.id, log_index: LeafIndex(1), records: 150, quarantined: 0 };
     assert_eq!(head, want);
@@ -167,29 +178,23 @@ fn registrations_that_break_a_rule_are_refused() {
         ..definition()
     };
     assert_eq!(refused(&mut state, &signed(OWNER, 5, Body::RegisterStream(unknown))), RefusalCode::UnknownIdentity);
-    state.apply(Height(3), &signed(OWNER, 5, identity(OWNER)), &StrictSignatures).unwrap();
+    state.apply(&at(3), &signed(OWNER, 5, identity(OWNER)), &StrictSignatures).unwrap();
     assert_eq!(state.identity(&key(STRANGER).identity()).unwrap().controller, Some(key(OWNER).identity()));
     assert_eq!(refused(&mut state, &signed(OWNER, 6, identity(OWNER))), RefusalCode::Duplicate);
 }
 
+/// The next block, by the only validator there is, with these statements.
 fn block_on(parent: &Header, state: &State, statements: Vec<Vec<u8>>) -> SignedBlock {
     let mut after = state.clone();
+    let (height, timestamp_ms) = (parent.height.next(), parent.timestamp_ms + 1);
     for statement in &statements {
-        after.apply(parent.height.next(), statement, &StrictSignatures).unwrap();
+        after.apply(&BlockTime { height, timestamp_ms }, statement, &StrictSignatures).unwrap();
     }
-    let header = Header {
-        view: parent.view + 1,
-        parent_view: parent.view,
-        height: parent.height.next(),
-        timestamp_ms: parent.timestamp_ms + 1,
-        parent: parent.digest(),
-        statements_root: statements_root(statements.iter().map(Vec::as_slice)),
-        statements_count: statements.len() as u64,
-        state_root: after.root(),
-        log_root: after.log_root(),
-        log_size: after.log_size(),
-        ..parent.clone()
-    };
+    let epoch = epoch::epoch_of(height, state.parameters().epoch_blocks);
+    let parent_view = if epoch == parent.epoch { parent.view } else { 0 };
+    let round = Round { epoch, view: parent_view + 1, parent_view, proposer: parent.proposer };
+    let envelopes = statements.iter().map(Vec::as_slice);
+    let header = seal(parent, state, &mut after, &round, timestamp_ms, envelopes);
     SignedBlock { header: header.encode(), statements, certificate: None }
 }
 
@@ -208,6 +213,7 @@ fn a_block_is_checked_in_every_field() {
         ("validators hash", Header { validators_hash: Digest::ZERO, ..header.clone() }),
         ("next validators hash", Header { next_validators_hash: Digest::ZERO, ..header.clone() }),
         ("timestamp", Header { timestamp_ms: parent.timestamp_ms, ..header.clone() }),
+        ("view", Header { view: 0, ..header.clone() }),
         ("state root", Header { state_root: Digest::ZERO, ..header.clone() }),
         ("log root", Header { log_root: Digest::ZERO, ..header.clone() }),
         ("log size", Header { log_size: TreeSize(7), ..header.clone() }),
@@ -215,6 +221,22 @@ fn a_block_is_checked_in_every_field() {
     for (want, header) in changes {
         let block = SignedBlock { header: header.encode(), ..good.clone() };
         match execute(&parent, &state, &block, &StrictSignatures) {
+            Err(TransitionError::Header { field, .. }) => assert_eq!(field, want),
+            other => panic!("expected field {want}, got {other:?}"),
+        }
+    }
+    // A block that validators may not make so large, whatever it holds.
+    for (want, parameters) in [
+        ("statements count", Parameters { block_statements_max: 1, ..Parameters::default() }),
+        ("statements bytes", Parameters { block_bytes_max: 65_535, ..Parameters::default() }),
+    ] {
+        let small = State { parameters, ..state.clone() };
+        let statements = vec![vec![0; 40_000]; 2];
+        let header =
+            Header { statements_root: statements_root(statements.iter().map(Vec::as_slice)), ..header.clone() };
+        let header = Header { statements_count: 2, ..header };
+        let block = SignedBlock { header: header.encode(), statements, certificate: None };
+        match execute(&parent, &small, &block, &StrictSignatures) {
             Err(TransitionError::Header { field, .. }) => assert_eq!(field, want),
             other => panic!("expected field {want}, got {other:?}"),
         }
@@ -237,8 +259,7 @@ fn replay_gives_the_same_root() {
             };
             if disturb {
                 let mut fork = state.clone();
-                let _ =
-                    fork.apply(Height(9), &signed(OWNER, 99, Body::RegisterStream(definition())), &StrictSignatures);
+                let _ = fork.apply(&at(9), &signed(OWNER, 99, Body::RegisterStream(definition())), &StrictSignatures);
             }
             let block = block_on(&parent, &state, statements);
             let executed = execute(&parent, &state, &block, &StrictSignatures).unwrap();
