@@ -15,10 +15,14 @@ seed() { # target, names of golden forms
   done
 }
 seed record record record-bare
-seed statement register-identity register-stream anchor
+seed statement register-identity register-stream anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
+  vote-add vote-parameters attest evidence
 seed header header-0 header
 seed block block blocks
 seed certificate certificate
-seed receipt receipt.json
+seed receipt receipt.json receipts/{one,change,changes,checkpoint,rotated}.json
+seed state_proof state-proof-present.json state-proof-absent.json
+mkdir -p corpus/did
+sed -n 's/^did of device: //p' "$golden/digests.txt" | tr -d '\n' > corpus/did/device
 seed genesis city.json genesis.json
 seed cbor record anchor header block genesis validators

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use cairn_proof::block::SignedBlock;
 use cairn_proof::certificate::{CertificateError, Finalization};
 use cairn_proof::digest::sha256;
+use cairn_proof::evidence::EquivocationKind;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::PublicKey;
 use cairn_proof::receipt::Receipt;
 use cairn_proof::record::RecordHasher;
+use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::SignedStatement;
 use cairn_proof::tree;
 use cairn_proof::{LeafIndex, TreeSize};
@@ -41,6 +43,9 @@ fn files() -> Vec<(String, String)> {
         vectors::forms().into_iter().map(|(name, bytes)| (format!("{name}.hex"), as_hex(&bytes))).collect();
     files.push(("digests.txt".into(), vectors::digests()));
     files.push(("state.txt".into(), vectors::state::text()));
+    for (name, proof) in vectors::state_proofs() {
+        files.push((name.into(), String::from_utf8(proof.to_json().unwrap()).unwrap()));
+    }
     files.push(("city.json".into(), serde_json::to_string_pretty(&vectors::genesis()).unwrap() + "\n"));
     files
 }
@@ -48,12 +53,21 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 10] = [
+const DECODED: [(&str, Accepts); 19] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
     ("register-stream", bodies::statement),
     ("anchor", bodies::statement),
+    ("rotate-key", bodies::statement),
+    ("revoke-identity", bodies::statement),
+    ("set-expiry", bodies::statement),
+    ("set-role", bodies::statement),
+    ("transfer-stream", bodies::statement),
+    ("vote-add", bodies::statement),
+    ("vote-parameters", bodies::statement),
+    ("attest", bodies::statement),
+    ("evidence", bodies::statement),
     ("header-0", bodies::header),
     ("header", bodies::header),
     ("certificate", bodies::certificate),
@@ -91,9 +105,16 @@ fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
 #[test]
 fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
     let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
-    let receipt_end = |_| false;
-    let forms: [(&str, Accepts, fn(u8) -> bool); 2] =
-        [("city.json", bodies::genesis, genesis_end), ("receipt.json", bodies::receipt, receipt_end)];
+    let nothing = |_| false;
+    let forms: [(&str, Accepts, fn(u8) -> bool); 7] = [
+        ("city.json", bodies::genesis, genesis_end),
+        ("receipt.json", bodies::receipt, nothing),
+        ("receipts/one.json", bodies::receipt, nothing),
+        ("receipts/changes.json", bodies::receipt, nothing),
+        ("receipts/checkpoint.json", bodies::receipt, nothing),
+        ("state-proof-present.json", bodies::state_proof, nothing),
+        ("state-proof-absent.json", bodies::state_proof, nothing),
+    ];
     for (name, accepts, may_follow) in forms {
         let whole = std::fs::read(path(name)).unwrap();
         assert!(accepts(&whole), "{name}");
@@ -127,11 +148,45 @@ fn statements_are_signed_over_the_documented_bytes() {
         let signed = SignedStatement::decode(&golden(name)).unwrap();
         signed.verify(&vectors::key(seed).public(), &genesis.tag()).unwrap();
     }
+    for (name, seed, _) in vectors::other_statements() {
+        let signed = SignedStatement::decode(&golden(name)).unwrap();
+        signed.verify(&vectors::key(seed).public(), &genesis.tag()).unwrap();
+    }
     let envelope = golden("anchor");
     let (_, signature) = envelope.split_last_chunk::<64>().unwrap();
     assert!(vectors::key(vectors::INGEST).public().verify(&golden("anchor-sig-structure"), signature));
     let device = vectors::register_identity();
     assert!(device.public_key.verify(&golden("possession"), &device.possession));
+}
+
+#[test]
+fn proposals_and_evidence_hold() {
+    let (genesis, vote) = (vectors::genesis(), vectors::vote());
+    assert_eq!(vote.proposal_id(), sha256(&[&golden("proposal")]));
+    assert!(vote.change.possession_holds(&genesis.tag()));
+    let kind = vectors::equivocation().verify(&genesis.tag());
+    assert_eq!(kind, Ok(EquivocationKind::NullifyAndFinalize));
+}
+
+#[test]
+fn state_proofs_hold_and_no_bit_of_them_can_change() {
+    let genesis = vectors::genesis();
+    for (name, made) in vectors::state_proofs() {
+        let good = std::fs::read(path(name)).unwrap();
+        let proven = StateProof::from_json(&good).unwrap().verify(&genesis).unwrap();
+        assert_eq!(proven.value, made.value.clone().map(|value| value.0), "{name}");
+        for bit in 0..good.len() * 8 {
+            let mut changed = good.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let accepted = StateProof::from_json(&changed).and_then(|proof| proof.verify(&genesis));
+            // Another name may be missing for the same reason; then that is what is proven, and it is true.
+            let another = accepted.as_ref().is_ok_and(|other| other.subject != made.subject && other.value.is_none());
+            assert!(accepted.is_err() || another, "{name}: bit {} of byte {}", bit % 8, bit / 8);
+            if let Ok(other) = accepted {
+                assert!(!vectors::state::entries().contains_key(&other.subject.key().0), "{name}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -98,6 +98,10 @@ fn golden(name: &str) -> Vec<u8> {
     if name.ends_with(".json") {
         return std::fs::read(folder.join(name)).unwrap();
     }
+    if name == "did" {
+        let lines = std::fs::read_to_string(folder.join("digests.txt")).unwrap();
+        return lines.lines().find_map(|line| line.strip_prefix("did of device: ")).unwrap().into();
+    }
     let text = std::fs::read_to_string(folder.join(name).with_extension("hex")).unwrap();
     hex::decode(text.split_whitespace().collect::<String>()).unwrap()
 }
@@ -135,6 +139,26 @@ fn changed_statements() {
 }
 
 #[test]
+fn changed_statements_about_identities_and_rights() {
+    mutate(&["rotate-key", "revoke-identity", "set-expiry", "set-role", "transfer-stream"], bodies::statement);
+}
+
+#[test]
+fn changed_statements_of_validators() {
+    mutate(&["vote-add", "vote-parameters", "attest", "evidence"], bodies::statement);
+}
+
+#[test]
+fn changed_state_proofs() {
+    mutate(&["state-proof-present.json", "state-proof-absent.json"], bodies::state_proof);
+}
+
+#[test]
+fn changed_dids() {
+    mutate(&["did"], bodies::did);
+}
+
+#[test]
 fn changed_headers() {
     mutate(&["header-0", "header"], bodies::header);
 }
@@ -151,7 +175,8 @@ fn changed_certificates() {
 
 #[test]
 fn changed_receipts() {
-    mutate(&["receipt.json"], bodies::receipt);
+    let with_changes = ["receipts/change.json", "receipts/changes.json", "receipts/checkpoint.json"];
+    mutate(&[&["receipt.json"], &with_changes[..]].concat(), bodies::receipt);
 }
 
 #[test]
@@ -170,9 +195,9 @@ proptest! {
     /// Nothing that anybody sends does harm.
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        let bodies: [fn(&[u8]) -> bool; 7] = [
+        let bodies: [fn(&[u8]) -> bool; 9] = [
             bodies::record, bodies::statement, bodies::header, bodies::block, bodies::certificate, bodies::receipt,
-            bodies::genesis,
+            bodies::genesis, bodies::state_proof, bodies::did,
         ];
         for body in bodies {
             body(&bytes);

@@ -13,10 +13,11 @@ use cairn_proof::committee::VALIDATORS_MAX;
 use cairn_proof::digest::{Digest, sha256};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis};
 use cairn_proof::header::Header;
-use cairn_proof::identity::SigningKey;
+use cairn_proof::identity::{PublicKey, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::Receipt;
 use cairn_proof::record::OwnedRecord;
+use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::{ChainTag, SignedStatement, statement_id};
 
 /// Bytes of an Ed25519 signature, which end an envelope.
@@ -121,6 +122,27 @@ pub(crate) fn receipt(bytes: &[u8]) -> bool {
         assert_eq!(verified.record.encode(), receipt.record.0);
         assert_eq!(verified.header.encode(), receipt.header.0);
     }
+    true
+}
+
+/// A state proof.
+pub(crate) fn state_proof(bytes: &[u8]) -> bool {
+    let Ok(proof) = StateProof::from_json(bytes) else { return false };
+    assert_eq!(proof.to_json().expect("a proof in memory can be written"), bytes, "a state proof has one form");
+    let genesis = Genesis::from_json(include_bytes!("../golden/city.json")).expect("the golden genesis is good");
+    if let Ok(proven) = proof.verify(&genesis) {
+        assert_eq!(proven.value, proof.value.map(|value| value.0));
+        assert_eq!(proven.header.encode(), proof.header.0);
+    }
+    true
+}
+
+/// The text of a `did:key`.
+pub(crate) fn did(bytes: &[u8]) -> bool {
+    let Some(key) = std::str::from_utf8(bytes).ok().and_then(|text| PublicKey::from_did(text).ok()) else {
+        return false;
+    };
+    assert_eq!(key.did().as_bytes(), bytes, "a key has one did");
     true
 }
 

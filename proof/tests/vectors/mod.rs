@@ -5,6 +5,8 @@
 //! block 1: the owner registers a device (seed 10) and the stream traffic.flow; ingest anchors five records
 //! ```
 //!
+//! The statements of every other kind are made for this chain, but stand in no block of it.
+//!
 //! It is a chain that the rules allow, so that a follower in another language can replay it. Five records at offsets
 //! 100 to 104 of partition 1; what Kafka no longer holds, 0 to 99, is a declared gap.
 
@@ -13,14 +15,16 @@ pub(crate) mod state;
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
 use cairn_proof::cbor::Writer;
 use cairn_proof::certificate::forge;
+use cairn_proof::evidence::{self, Equivocation, Message};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::record::{BatchSecret, OwnedRecord};
+use cairn_proof::state_proof::{StateProof, Subject};
 use cairn_proof::statement::{
-    Anchor, BatchLimits, Body, Format, Gap, RegisterIdentity, SchemaVersion, SegmentRef, Statement, StreamDefinition,
-    statement_id,
+    Anchor, Attest, BatchLimits, Body, Change, Format, Gap, RegisterIdentity, RevokeIdentity, Role, RotateKey,
+    SchemaVersion, SegmentRef, SetExpiry, SetRole, Statement, StreamDefinition, TransferStream, Vote, statement_id,
 };
 use cairn_proof::tree;
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize};
@@ -28,6 +32,10 @@ use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSi
 pub(crate) const OWNER: u8 = 8;
 pub(crate) const INGEST: u8 = 9;
 pub(crate) const DEVICE: u8 = 10;
+/// The device's key after a rotation.
+pub(crate) const ROTATED: u8 = 11;
+/// A validator that is voted in.
+pub(crate) const CANDIDATE: u8 = 5;
 /// The record whose path is shown.
 pub(crate) const SHOWN: u64 = 3;
 pub(crate) const SECRET: BatchSecret = BatchSecret([5; 32]);
@@ -89,7 +97,9 @@ pub(crate) fn leaves() -> Vec<Digest> {
 
 pub(crate) fn register_identity() -> RegisterIdentity {
     let controller = key(OWNER).identity();
-    RegisterIdentity::new(&key(DEVICE), IdentityKind::Device, "detector 7".into(), controller, &genesis().tag())
+    let body =
+        RegisterIdentity::new(&key(DEVICE), IdentityKind::Device, "detector 7".into(), controller, &genesis().tag());
+    RegisterIdentity { expires_ms: Some(1_900_000_000_000), ..body }
 }
 
 pub(crate) fn stream() -> StreamDefinition {
@@ -132,6 +142,68 @@ fn signed(seed: u8, sequence: u64, body: Body) -> Vec<u8> {
     statement.sign(&key(seed), &genesis().tag()).unwrap()
 }
 
+/// The statements that stand in no block, by the names of their files and the seeds of their signers.
+pub(crate) fn other_statements() -> Vec<(&'static str, u8, Vec<u8>)> {
+    let (chain, device) = (genesis().tag(), key(DEVICE).identity());
+    let rotate = RotateKey::new(device, &key(ROTATED), &chain);
+    let revoke = RevokeIdentity { identity: device, reason: "stolen".into() };
+    let expiry = SetExpiry { identity: device, expires_ms: Some(1_800_000_000_000) };
+    let role = SetRole { stream: stream().name, identity: device, role: Role::Publisher, granted: true };
+    let transfer = TransferStream { stream: stream().name, owner: key(INGEST).identity() };
+    let attest = Attest { header: header().encode(), certificate: certificate() };
+    vec![
+        ("rotate-key", DEVICE, signed(DEVICE, 1, Body::RotateKey(rotate))),
+        ("revoke-identity", OWNER, signed(OWNER, 3, Body::RevokeIdentity(revoke))),
+        ("set-expiry", OWNER, signed(OWNER, 3, Body::SetExpiry(expiry))),
+        ("set-role", OWNER, signed(OWNER, 3, Body::SetRole(role))),
+        ("transfer-stream", OWNER, signed(OWNER, 3, Body::TransferStream(transfer))),
+        ("vote-add", 1, signed(1, 1, Body::Vote(vote()))),
+        ("vote-parameters", 1, signed(1, 1, Body::Vote(vote_on_parameters()))),
+        ("attest", 1, signed(1, 1, Body::Attest(attest))),
+        ("evidence", INGEST, signed(INGEST, 2, Body::Evidence(Box::new(equivocation())))),
+    ]
+}
+
+pub(crate) fn vote() -> Vote {
+    let candidate = key(CANDIDATE);
+    let address = "validator-5:26600".to_owned();
+    Vote { expires_epoch: 3, change: Change::add(&candidate, "validator-5".into(), address, &genesis().tag()) }
+}
+
+fn vote_on_parameters() -> Vote {
+    let parameters = Parameters { heartbeat_ms: 1000, ..Parameters::default() };
+    Vote { expires_epoch: 3, change: Change::SetParameters(parameters) }
+}
+
+/// CBOR of which the id of the proposal in `vote-add` is the hash.
+pub(crate) fn proposal() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.array(3);
+    writer.text("cairn/proposal/v1");
+    writer.unsigned(vote().expires_epoch);
+    vote().change.write(&mut writer);
+    out
+}
+
+/// Validator 4 gave view 300 up, and finalized a block in it.
+pub(crate) fn equivocation() -> Equivocation {
+    let (liar, chain) = (key(4), genesis().tag());
+    let finalize = Message::Finalize { parent_view: 0, payload: Digest([6; 32]) };
+    let message = |message| evidence::forge::message(&liar, 0, 300, message, &chain);
+    Equivocation::new(liar.public(), 0, 300, message(finalize), message(Message::Nullify))
+}
+
+/// What the state says after block 1: a stream that is there, and one that is not.
+pub(crate) fn state_proofs() -> [(&'static str, StateProof); 2] {
+    let proof = |name: &str| {
+        let subject = Subject::Stream { name: name.into() };
+        let parts = state::prove(&state::entries(), &subject.key().0);
+        StateProof::new(subject, parts, vec![], header().encode(), certificate())
+    };
+    [("state-proof-present.json", proof("traffic.flow")), ("state-proof-absent.json", proof("traffic.jam"))]
+}
+
 /// The envelopes of block 1, in order.
 pub(crate) fn statements() -> [Vec<u8>; 3] {
     [
@@ -146,7 +218,7 @@ pub(crate) fn header() -> Header {
     let statements = statements();
     let log_root = tree::root(&[tree::leaf_hash(&statements[2])]);
     Header {
-        view: 300,
+        view: 301,
         parent_view: 0,
         proposer: *key(1).public().as_bytes(),
         height: Height(1),
@@ -246,7 +318,11 @@ pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("certificate-signed-bytes", certificate_signed_bytes()),
         ("block", block().encode()),
         ("blocks", encode_blocks(&[first_block(), block()])),
+        ("proposal", proposal()),
     ]
+    .into_iter()
+    .chain(other_statements().into_iter().map(|(name, _, envelope)| (name, envelope)))
+    .collect()
 }
 
 /// Values that follow from the forms: `name value` lines, in hexadecimal.
@@ -283,6 +359,8 @@ pub(crate) fn digests() -> String {
         ("log root".to_owned(), header.log_root.to_string()),
         ("digest of header-0".to_owned(), genesis().header().digest().to_string()),
         ("digest of header".to_owned(), header.digest().to_string()),
+        ("proposal id".to_owned(), vote().proposal_id().to_string()),
+        ("did of device".to_owned(), key(DEVICE).public().did()),
     ]);
     lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
 }

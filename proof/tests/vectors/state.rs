@@ -9,6 +9,7 @@ use cairn_proof::Digest;
 use cairn_proof::cbor::Writer;
 use cairn_proof::digest::sha256;
 use cairn_proof::identity::SigningKey;
+use cairn_proof::state_proof::StateProofParts;
 use cairn_proof::statement::statement_id;
 
 use super::{DEVICE, INGEST, OWNER, key, statements};
@@ -30,18 +31,74 @@ fn id(key: &SigningKey) -> [u8; 32] {
     key.identity().0.0
 }
 
-fn identity(seed: u8, kind: u64, called: &str, controller: Option<u8>, height: u64) -> ([u8; 32], Vec<u8>) {
+/// An identity and its key, both entries.
+fn identity(
+    seed: u8,
+    kind: u64,
+    called: &str,
+    controller: Option<u8>,
+    height: u64,
+    expires: Option<u64>,
+) -> [([u8; 32], Vec<u8>); 2] {
     let controller = controller.map(|seed| id(&key(seed)));
-    let bytes = value(|writer| {
-        writer.array(6);
+    let entry = value(|writer| {
+        writer.array(9);
         writer.text("identity");
+        writer.bytes(key(seed).public().as_bytes());
         writer.bytes(key(seed).public().as_bytes());
         writer.unsigned(kind);
         writer.text(called);
         writer.bytes_or_null(controller.as_ref().map(|id| &id[..]));
         writer.unsigned(height);
+        writer.null();
+        writer.unsigned_or_null(expires);
     });
-    (name(&[b"identity/", &id(&key(seed))]), bytes)
+    let owner = value(|writer| {
+        writer.array(2);
+        writer.text("key");
+        writer.bytes(&id(&key(seed)));
+    });
+    [(name(&[b"identity/", &id(&key(seed))]), entry), (name(&[b"key/", key(seed).public().as_bytes()]), owner)]
+}
+
+/// Validator `seed` with the number of proposals that it made and missed, all in the running epoch.
+fn validator(seed: u8, made: u64, missed: u64) -> ([u8; 32], Vec<u8>) {
+    let entry = value(|writer| {
+        writer.array(11);
+        writer.text("validator");
+        writer.text(&format!("validator-{seed}"));
+        writer.text(&format!("validator-{seed}:26600"));
+        for number in [1, 0, made, missed, 0, 0, 0] {
+            writer.unsigned(number);
+        }
+        writer.array(3);
+        for number in [made, missed, 0] {
+            writer.unsigned(number);
+        }
+    });
+    (name(&[b"validator/", key(seed).public().as_bytes()]), entry)
+}
+
+fn committee() -> Vec<u8> {
+    value(|writer| {
+        writer.array(2);
+        writer.text("committee");
+        writer.array(4);
+        for key in super::genesis().validator_keys() {
+            writer.bytes(key.as_bytes());
+        }
+    })
+}
+
+fn parameters() -> Vec<u8> {
+    value(|writer| {
+        writer.array(2);
+        writer.text("parameters");
+        writer.array(7);
+        for number in [200, 3000, 4096, 2 * 1024 * 1024, 10_000_000, 3, 10] {
+            writer.unsigned(number);
+        }
+    })
 }
 
 fn sequence(seed: u8, number: u64) -> ([u8; 32], Vec<u8>) {
@@ -55,7 +112,20 @@ fn sequence(seed: u8, number: u64) -> ([u8; 32], Vec<u8>) {
 
 /// The state before the first block.
 pub(crate) fn genesis_entries() -> Entries {
-    Entries::from([identity(OWNER, 1, "city", None, 0), identity(INGEST, 4, "ingest", None, 0)])
+    let mut entries = Entries::new();
+    entries.extend(identity(OWNER, 1, "city", None, 0, None));
+    entries.extend(identity(INGEST, 4, "ingest", None, 0, None));
+    for seed in 1..=4 {
+        entries.extend(identity(seed, 4, &format!("validator-{seed}"), None, 0, None));
+        entries.extend([validator(seed, 0, 0)]);
+    }
+    entries.extend([
+        (name(&[b"committee/current"]), committee()),
+        (name(&[b"committee/next"]), committee()),
+        (name(&[b"parameters/current"]), parameters()),
+        (name(&[b"parameters/next"]), parameters()),
+    ]);
+    entries
 }
 
 /// The state after block 1.
@@ -89,9 +159,18 @@ pub(crate) fn entries() -> Entries {
         writer.unsigned(0);
         writer.unsigned(1);
     });
+    let role = value(|writer| {
+        writer.array(3);
+        writer.text("role");
+        writer.bool(true);
+        writer.unsigned(1);
+    });
     let mut entries = genesis_entries();
+    entries.extend(identity(DEVICE, 3, "detector 7", Some(OWNER), 1, Some(1_900_000_000_000)));
+    // Validator 1 proposed in view 301, and nobody did in the 300 views before it.
+    entries.extend((1..=4).map(|seed| validator(seed, u64::from(seed == 1), 75)));
     entries.extend([
-        identity(DEVICE, 3, "detector 7", Some(OWNER), 1),
+        (name(&[b"role/", &[1], &id(&key(INGEST)), b"traffic.flow"]), role),
         sequence(OWNER, 2),
         sequence(INGEST, 1),
         (name(&[b"stream/", b"traffic.flow"]), stream),
@@ -108,9 +187,32 @@ pub(crate) fn root(entries: &Entries) -> Digest {
     if all.is_empty() { Digest::ZERO } else { node(&all) }
 }
 
+/// What proves that `key` has its value, or that it has none.
+pub(crate) fn prove(entries: &Entries, key: &[u8; 32]) -> StateProofParts {
+    let mut range: Vec<_> = entries.iter().collect();
+    let mut path = Vec::new();
+    while let Some(bit) = split(&range) {
+        let right = range.split_off(range.partition_point(|(key, _)| !bit_of(key, bit)));
+        let (taken, other) = if bit_of(key, bit) { (right, range) } else { (range, right) };
+        path.push((bit, node(&other)));
+        range = taken;
+    }
+    let (end, bytes) = range[0];
+    if end == key {
+        return StateProofParts { value: Some(bytes.clone()), path, neighbour: None };
+    }
+    StateProofParts { value: None, path, neighbour: Some((Digest(*end), sha256(&[bytes]))) }
+}
+
+/// The first bit in which the keys of a sorted range differ.
+fn split(range: &[(&[u8; 32], &Vec<u8>)]) -> Option<u16> {
+    let (first, last) = (range[0].0, range[range.len() - 1].0);
+    (0..256u16).find(|bit| bit_of(first, *bit) != bit_of(last, *bit))
+}
+
 fn node(range: &[(&[u8; 32], &Vec<u8>)]) -> Digest {
-    let ((first, bytes), (last, _)) = (range[0], range[range.len() - 1]);
-    let Some(bit) = (0..256u16).find(|bit| bit_of(first, *bit) != bit_of(last, *bit)) else {
+    let (first, bytes) = range[0];
+    let Some(bit) = split(range) else {
         return sha256(&[&[0], first, sha256(&[bytes]).as_ref()]);
     };
     let (left, right) = range.split_at(range.partition_point(|(key, _)| !bit_of(key, bit)));
