@@ -70,6 +70,9 @@ pub enum ClientError {
     /// The statement cannot be signed.
     #[error(transparent)]
     Statement(#[from] cairn_proof::statement::StatementError),
+    /// The root certificates for `https` nodes cannot be used.
+    #[error("root certificates: {0}")]
+    Roots(String),
     /// The HTTP client could not be made.
     #[error("the HTTP client could not be made: {0}")]
     Setup(String),
@@ -83,7 +86,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Busy { .. } | Self::Timeout { .. } | Self::NotFound { .. } => {
                 ErrorKind::Retry
             }
-            Self::Refused(_) | Self::Statement(_) => ErrorKind::Input,
+            Self::Refused(_) | Self::Statement(_) | Self::Roots(_) => ErrorKind::Input,
             Self::Untrustworthy { .. } => ErrorKind::Untrustworthy,
             Self::Setup(_) => ErrorKind::Bug,
         }

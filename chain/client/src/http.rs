@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cairn_chain_state::{Refusal, RefusalCode};
 use cairn_proof::block::{SignedBlock, decode_blocks};
+use cairn_proof::cbor::Writer;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::receipt::Base64Bytes;
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize};
@@ -94,6 +96,19 @@ struct Submitted {
 }
 
 #[derive(Deserialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    id: Digest,
+    status: u16,
+    #[serde(flatten)]
+    problem: Problem,
+}
+
+#[derive(Default, Deserialize)]
 struct Problem {
     #[serde(default)]
     code: String,
@@ -111,20 +126,40 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the nodes at these base addresses, such as `http://127.0.0.1:26650`.
+    /// A client of the nodes at these base addresses, such as `http://127.0.0.1:26650`. A node with an `https` address
+    /// must show a certificate of its name by one of the system's roots.
     ///
     /// # Errors
     /// When there are none, or the HTTP client cannot be made.
     pub fn new(nodes: Vec<Url>) -> Result<Self, ClientError> {
+        Self::with_roots(nodes, None)
+    }
+
+    /// The same, and `https` nodes may also show a certificate by one of the roots in `roots`: the text of a PEM file
+    /// with one certificate at least, such as that of the city's own authority.
+    ///
+    /// # Errors
+    /// When there are no nodes or no roots, or the HTTP client cannot be made.
+    pub fn with_roots(nodes: Vec<Url>, roots: Option<&[u8]>) -> Result<Self, ClientError> {
         if nodes.is_empty() {
             return Err(ClientError::Setup("expected the address of one node at least, found none".into()));
         }
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
+            .use_rustls_tls()
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()
-            .map_err(|error| ClientError::Setup(error.to_string()))?;
+            .pool_idle_timeout(Duration::from_secs(30));
+        if let Some(pem) = roots {
+            let found = reqwest::Certificate::from_pem_bundle(pem).unwrap_or_default();
+            if found.is_empty() {
+                return Err(ClientError::Roots("expected PEM certificates, found none".into()));
+            }
+            builder = found.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
+        }
+        let http = builder.build().map_err(|error| match roots {
+            Some(_) => ClientError::Roots(innermost(&error)),
+            None => ClientError::Setup(innermost(&error)),
+        })?;
         Ok(Self { nodes: Arc::new(nodes), http, preferred: Arc::new(AtomicUsize::new(0)) })
     }
 
@@ -158,6 +193,38 @@ impl Client {
             .await?;
         let submitted: Submitted = response.json("the submission")?;
         Ok(submitted.id)
+    }
+
+    /// Submits several envelopes in one request, which are taken in in their order; returns what became of each. That one
+    /// was accepted does not mean that it is final.
+    ///
+    /// # Errors
+    /// When no node answers, the request as a whole is refused (too large, too fast), or the answer is no answer to it.
+    pub async fn submit_all(&self, envelopes: &[Vec<u8>]) -> Result<Vec<Result<Digest, ClientError>>, ClientError> {
+        let what = "the submission";
+        let mut body = Vec::with_capacity(envelopes.iter().map(|envelope| envelope.len() + 5).sum::<usize>() + 5);
+        let mut writer = Writer::new(&mut body);
+        writer.array(envelopes.len());
+        for envelope in envelopes {
+            writer.bytes(envelope);
+        }
+        let body = Bytes::from(body);
+        let answer = self
+            .ask(what, ANSWER_TIMEOUT, |http, node| {
+                http.post(join(node, "v1/statements")).header("content-type", "application/cbor").body(body.clone())
+            })
+            .await?;
+        let outcomes: Outcomes = answer.json(what)?;
+        if outcomes.results.len() != envelopes.len() {
+            let reason = format!("expected {} results, found {}", envelopes.len(), outcomes.results.len());
+            return Err(answer.untrustworthy(what, reason));
+        }
+        let result = |outcome: Outcome| match StatusCode::from_u16(outcome.status) {
+            Ok(status) if status.is_success() => Ok(outcome.id),
+            Ok(status) => Err(problem_of(status, outcome.problem, &answer.node, what)),
+            Err(error) => Err(answer.untrustworthy(what, error.to_string())),
+        };
+        Ok(outcomes.results.into_iter().map(result).collect())
     }
 
     /// What became of a statement; waits up to `wait` while it is pending or unknown.
@@ -308,20 +375,24 @@ async fn answer(node: &Url, what: &str, sent: Result<Response, reqwest::Error>) 
 }
 
 fn problem(status: StatusCode, answer: &Answer, what: &str) -> ClientError {
-    let problem: Problem =
-        serde_json::from_slice(&answer.body).unwrap_or(Problem { code: String::new(), message: String::new() });
+    problem_of(status, serde_json::from_slice(&answer.body).unwrap_or_default(), &answer.node, what)
+}
+
+fn problem_of(status: StatusCode, problem: Problem, node: &str, what: &str) -> ClientError {
+    let node = node.to_owned();
     let message = if problem.message.is_empty() { status.to_string() } else { problem.message };
     let code = serde_json::from_value::<RefusalCode>(serde_json::Value::String(problem.code));
     match (status, code) {
-        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => {
-            ClientError::Busy { node: answer.node.clone(), message }
+        // What a limit refused: later, or at another node.
+        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT, _) => {
+            ClientError::Busy { node, message }
         }
         (_, Ok(code)) => ClientError::Refused(Refusal { code, message }),
-        (StatusCode::NOT_FOUND, _) => ClientError::NotFound { what: what.to_owned(), node: answer.node.clone() },
+        (StatusCode::NOT_FOUND, _) => ClientError::NotFound { what: what.to_owned(), node },
         (status, _) if status.is_client_error() => {
             ClientError::Refused(Refusal { code: RefusalCode::Malformed, message })
         }
-        _ => ClientError::Busy { node: answer.node.clone(), message },
+        _ => ClientError::Busy { node, message },
     }
 }
 
@@ -357,6 +428,15 @@ mod tests {
         assert_eq!(read(r#"{"status":"finalized","height":3,"log_index":null}"#), none);
         let refused = StatementStatus::Refused { code: RefusalCode::Overlap, message: "m".into() };
         assert_eq!(read(r#"{"status":"refused","code":"overlap","message":"m"}"#), refused);
+    }
+
+    #[test]
+    fn roots_that_are_none_are_refused() {
+        let nodes = vec!["https://node.example".parse().unwrap()];
+        for pem in [b"".as_slice(), b"nothing", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            let error = Client::with_roots(nodes.clone(), Some(pem)).map(drop).unwrap_err();
+            assert!(matches!(error, ClientError::Roots(_)), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -90,10 +90,30 @@ pub struct MempoolConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
-    /// Open connections.
+    /// Certificate and key, if the API is served over TLS; otherwise it is plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// Open connections; further ones are answered with 503 and closed.
     pub connections_max: usize,
-    /// A connection on which nothing moves for this long is closed; a second more than `wait_ms_max` at least.
+    /// Bounds of each address (IPv4 address, or IPv6 network of 64 bits) but those of this machine.
+    pub remote: AddressLimits,
+    /// Bounds of each loopback address, such as that of a proxy on this machine.
+    pub loopback: AddressLimits,
+    /// A connection on which no request comes for this long is closed.
     pub idle_ms_max: u64,
+    /// From its first byte (or the connection's opening) to its end, a request's head takes no longer than this.
+    pub head_ms_max: u64,
+    /// Bytes of a request's head.
+    pub head_bytes_max: usize,
+    /// From its first byte to its end, a request's body takes no longer than this.
+    pub body_ms_max: u64,
+    /// Bytes of a body that holds several statements.
+    pub body_bytes_max: usize,
+    /// Statements in one body.
+    pub body_statements_max: usize,
+    /// An answer that the client does not take for this long is cut off.
+    pub answer_ms_max: u64,
+    /// Requests that wait at one time (`wait_ms`, or a statement's predecessor); further ones are answered with 503.
+    pub waiting_max: usize,
     /// The longest `wait_ms` that a request may ask for.
     pub wait_ms_max: u64,
     /// A submitted statement that does not apply yet is tried again for this long before it is refused, because
@@ -103,6 +123,30 @@ pub struct ApiConfig {
     pub blocks_bytes_max: usize,
     /// Blocks in one answer.
     pub blocks_count_max: usize,
+    /// The node is ready while its last final block is younger than this many heartbeats and a second.
+    pub ready_heartbeats_max: u64,
+}
+
+/// What one address may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressLimits {
+    /// Open connections; further ones are answered with 429 and closed.
+    pub connections_max: usize,
+    /// Requests per second in the long run; further ones are answered with 429.
+    pub requests_per_second: u32,
+    /// Requests at once, after a time without any.
+    pub requests_burst: u32,
+}
+
+/// Where the API's certificate lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file of the certificate and of those between it and the root, the server's own first.
+    pub certificate: PathBuf,
+    /// PEM file of its private key (PKCS #8, PKCS #1 or SEC 1), which nobody else may read: mode 0600.
+    pub key: PathBuf,
 }
 
 mod defaults {
@@ -139,13 +183,61 @@ impl Default for MempoolConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             connections_max: 512,
+            remote: AddressLimits { connections_max: 64, requests_per_second: 500, requests_burst: 1_000 },
+            loopback: AddressLimits { connections_max: 512, requests_per_second: 20_000, requests_burst: 40_000 },
             idle_ms_max: 120_000,
+            head_ms_max: 10_000,
+            head_bytes_max: 16 << 10,
+            body_ms_max: 10_000,
+            body_bytes_max: 1 << 20,
+            body_statements_max: 4_096,
+            answer_ms_max: 60_000,
+            waiting_max: 384,
             wait_ms_max: 60_000,
             admission_wait_ms: 1_000,
             blocks_bytes_max: 4 << 20,
             blocks_count_max: 512,
+            ready_heartbeats_max: 10,
         }
+    }
+}
+
+impl ApiConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("api.connections_max", self.connections_max as u64, 1, 65_536)?;
+        self.remote.validate([
+            "api.remote.connections_max",
+            "api.remote.requests_per_second",
+            "api.remote.requests_burst",
+        ])?;
+        self.loopback.validate([
+            "api.loopback.connections_max",
+            "api.loopback.requests_per_second",
+            "api.loopback.requests_burst",
+        ])?;
+        within("api.idle_ms_max", self.idle_ms_max, 100, 3_600_000)?;
+        within("api.head_ms_max", self.head_ms_max, 100, 600_000)?;
+        within("api.head_bytes_max", self.head_bytes_max as u64, 1_024, 256 << 10)?;
+        within("api.body_ms_max", self.body_ms_max, 100, 600_000)?;
+        within("api.body_bytes_max", self.body_bytes_max as u64, STATEMENT_BYTES_MAX as u64, 16 << 20)?;
+        within("api.body_statements_max", self.body_statements_max as u64, 1, 65_536)?;
+        within("api.answer_ms_max", self.answer_ms_max, 100, 3_600_000)?;
+        within("api.waiting_max", self.waiting_max as u64, 1, 65_536)?;
+        within("api.wait_ms_max", self.wait_ms_max, 0, 600_000)?;
+        within("api.admission_wait_ms", self.admission_wait_ms, 0, 60_000)?;
+        within("api.blocks_bytes_max", self.blocks_bytes_max as u64, 1 << 16, 1 << 30)?;
+        within("api.blocks_count_max", self.blocks_count_max as u64, 1, 65_536)?;
+        within("api.ready_heartbeats_max", self.ready_heartbeats_max, 2, 10_000)
+    }
+}
+
+impl AddressLimits {
+    fn validate(&self, [connections, rate, burst]: [&'static str; 3]) -> Result<(), ConfigError> {
+        within(connections, self.connections_max as u64, 1, 65_536)?;
+        within(rate, u64::from(self.requests_per_second), 1, 1_000_000)?;
+        within(burst, u64::from(self.requests_burst), 1, 1_000_000)
     }
 }
 
@@ -208,12 +300,7 @@ impl NodeConfig {
         within("mempool.parked_ms_max", self.mempool.parked_ms_max, 100, 600_000)?;
         within("mempool.gossip_again_ms", self.mempool.gossip_again_ms, 100, 600_000)?;
         within("mempool.refusals_max", self.mempool.refusals_max as u64, 1, 1 << 20)?;
-        within("api.connections_max", self.api.connections_max as u64, 1, 65_536)?;
-        within("api.wait_ms_max", self.api.wait_ms_max, 0, 600_000)?;
-        within("api.idle_ms_max", self.api.idle_ms_max, self.api.wait_ms_max + 1_000, 3_600_000)?;
-        within("api.admission_wait_ms", self.api.admission_wait_ms, 0, 60_000)?;
-        within("api.blocks_bytes_max", self.api.blocks_bytes_max as u64, 1 << 16, 1 << 30)?;
-        within("api.blocks_count_max", self.api.blocks_count_max as u64, 1, 65_536)?;
+        self.api.validate()?;
         self.validate_peers(genesis)
     }
 
@@ -274,12 +361,14 @@ mod tests {
     #[test]
     fn each_bad_value_is_named() {
         type Change = fn(&mut NodeConfig);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 10] = [
             ("heartbeat_ms", |config| config.heartbeat_ms = 10),
             ("coalesce_ms", |config| config.coalesce_ms = 900),
             ("block.bytes_max", |config| config.block.bytes_max = 1),
             ("mempool.statements_max", |config| config.mempool.statements_max = 0),
-            ("api.idle_ms_max", |config| config.api.idle_ms_max = config.api.wait_ms_max),
+            ("api.idle_ms_max", |config| config.api.idle_ms_max = 1),
+            ("api.body_bytes_max", |config| config.api.body_bytes_max = 1_000),
+            ("api.remote.requests_burst", |config| config.api.remote.requests_burst = 0),
             ("peers.address", |config| config.peers[1].address = "nowhere".into()),
             ("peers.public_key", |config| config.peers[1].public_key = config.peers[0].public_key),
             ("peers.public_key", |config| config.peers[1].public_key = key(50).public()),

@@ -90,6 +90,14 @@ pub enum NodeError {
         /// The panic's message, or which part ended.
         reason: String,
     },
+    /// The HTTP API's certificate or key cannot be used.
+    #[error("TLS of the HTTP API: {path}: {reason}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The HTTP API ended.
     #[error("the HTTP API stopped: {reason}")]
     Api {
@@ -103,7 +111,7 @@ impl NodeError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) | Self::NotAValidator { .. } => ErrorKind::FixInput,
+            Self::Config(_) | Self::NotAValidator { .. } | Self::Tls { .. } => ErrorKind::FixInput,
             Self::Listen { .. } | Self::DataDir { .. } | Self::Thread { .. } => ErrorKind::Retry,
             Self::Storage { .. } | Self::Replay { .. } => ErrorKind::Corrupted,
             Self::Consensus { .. } | Self::Api { .. } => ErrorKind::Bug,

@@ -59,6 +59,6 @@ mod signatures;
 mod simulation;
 mod validator;
 
-pub use config::{ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer};
+pub use config::{AddressLimits, ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer, TlsConfig};
 pub use error::{ErrorKind, NodeError};
 pub use node::{Node, RunningNode};

@@ -21,6 +21,11 @@ pub(crate) struct Metrics {
     pub(crate) gossip: IntCounterVec,
     /// HTTP requests by route and status.
     pub(crate) requests: IntCounterVec,
+    /// Open connections to the HTTP API.
+    pub(crate) api_connections: IntGauge,
+    /// HTTP requests that wait for a block or a statement.
+    pub(crate) api_waiting: IntGauge,
+    api_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -45,7 +50,7 @@ impl Metrics {
             ),
             mempool_statements: gauge("cairn_mempool_statements", "Statements that wait for a block"),
             mempool_bytes: gauge("cairn_mempool_bytes", "Bytes of the statements that wait for a block"),
-            refusals: vector("cairn_statements_refused_total", "Statements refused, by code", &["code"]),
+            refusals: vector("cairn_statements_refused_total", "Statements refused, by reason", &["reason"]),
             blocks_refused: counter(
                 "cairn_chain_blocks_refused_total",
                 "Blocks of other validators that were not valid",
@@ -56,6 +61,13 @@ impl Metrics {
                 &["outcome"],
             ),
             requests: vector("cairn_api_requests_total", "HTTP requests, by route and status", &["route", "status"]),
+            api_connections: gauge("cairn_api_connections", "Open connections to the HTTP API"),
+            api_waiting: gauge("cairn_api_waiting_requests", "HTTP requests that wait for a block or a statement"),
+            api_refused: vector(
+                "cairn_api_refused_total",
+                "Connections and requests that the HTTP API refused or cut off at a limit, by reason",
+                &["reason"],
+            ),
             registry,
         }
     }
@@ -76,7 +88,17 @@ impl Metrics {
 
     /// A statement was refused.
     pub(crate) fn refused(&self, code: RefusalCode) {
-        self.refusals.with_label_values(&[code.name()]).inc();
+        self.refused_for(code.name());
+    }
+
+    /// A statement was refused for a reason that is not the chain's: too large, no room.
+    pub(crate) fn refused_for(&self, reason: &'static str) {
+        self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// A connection or request passed a limit of the HTTP API.
+    pub(crate) fn refused_api(&self, reason: &'static str) {
+        self.api_refused.with_label_values(&[reason]).inc();
     }
 
     /// The Prometheus text of these metrics.

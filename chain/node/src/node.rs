@@ -63,6 +63,7 @@ impl Node {
         let addresses = addresses(&config, &genesis, &public_key)?;
         let private_key = network::private_key(&key.seed())
             .ok_or_else(|| NodeError::Consensus { reason: "the key is not usable".into() })?;
+        let tls = config.api.tls.as_ref().map(api::Tls::load).transpose()?;
         let lock = lock(&config.data_dir, &format!("{} {public_key}\n", genesis.tag().0))?;
         let reserved = listen("consensus (p2p)", "p2p_listen", config.p2p_listen)?;
         let api_listener = listen("HTTP API", "api_listen", config.api_listen)?;
@@ -103,7 +104,9 @@ impl Node {
         drop(started);
         let serving = spawn("http api", move || {
             let Handles { marshal, scrape } = handles;
-            let result = api::run(api_listener, config.api, shared, marshal, scrape, stopped);
+            let heartbeat_ms = config.heartbeat_ms;
+            let service = api::Service { config: config.api, tls, heartbeat_ms, shared, marshal, scrape };
+            let result = api::run(api_listener, service, stopped);
             let _ = exit.try_send(result);
         });
         let node = RunningNode { api_addr, public_key, stop, exits };

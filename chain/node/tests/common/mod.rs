@@ -1,6 +1,6 @@
 //! Validators of one chain in one process, each with its own threads, over TCP on free ports.
 
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub)]
 
 pub mod city;
 
