@@ -1,0 +1,3 @@
+module cairn-verify
+
+go 1.23
