@@ -4,12 +4,16 @@
 //! ```text
 //! cargo run --release -p cairn-bench -- records [--format json]   leaves and tree against bare SHA-256 of the same bytes
 //! cargo run --release -p cairn-bench -- replay  [--format json]   anchors executed by a follower against bare signature checks
+//! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
 //! ```
+//!
+//! `sim` measures nothing: it fails when something that must hold did not.
 //!
 //! The rate of the whole path over real data is printed by `tests/real_data.rs`.
 
 mod records;
 mod replay;
+mod sim;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -30,12 +34,14 @@ struct Arguments {
     rounds: usize,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum What {
     /// Salted leaves and batch tree, against SHA-256 of the same bytes.
     Records,
     /// Anchors executed as a follower does, against their signature checks alone.
     Replay,
+    /// Validators under a deterministic runtime, some of which cheat, with faults of all kinds.
+    Sim(sim::Seeds),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,9 +71,10 @@ pub(crate) fn medians(rounds: usize, contenders: &mut [&mut dyn FnMut()]) -> Vec
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let figures: Map<String, Value> = match arguments.what {
+    let figures: Map<String, Value> = match &arguments.what {
         What::Records => records::run(arguments.rounds),
         What::Replay => replay::run(arguments.rounds)?,
+        What::Sim(seeds) => sim::run(seeds)?,
     };
     let mut out = std::io::stdout().lock();
     match arguments.format {

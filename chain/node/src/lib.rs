@@ -37,7 +37,8 @@ mod address;
 mod api;
 mod application;
 mod block;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
+#[allow(clippy::unwrap_used)]
 #[path = "../tests/common/city.rs"]
 mod city;
 mod clock;
@@ -55,8 +56,8 @@ mod network;
 mod node;
 mod shared;
 mod signatures;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod validator;
 
 pub use config::{AddressLimits, ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer, TlsConfig};

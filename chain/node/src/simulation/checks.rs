@@ -1,0 +1,86 @@
+//! What must hold of everything that was declared final, recomputed from the blocks alone.
+//!
+//! Nothing here trusts a validator, or shares code with what it checks beyond the formats: contiguity is computed anew
+//! from the anchors. Replay uses `chain/state`, as a follower does.
+
+use std::collections::BTreeMap;
+
+use cairn_chain_state::{State, StrictSignatures, execute};
+use cairn_proof::{
+    Digest, Partition,
+    certificate::Finalization,
+    statement::{Anchor, Body, SignedStatement},
+};
+
+use super::{Violation, observed::Observed};
+
+/// Every check on what was observed.
+pub(crate) fn all(observed: &Observed) -> Vec<Violation> {
+    let mut found = observed.forks.clone();
+    found.extend(contiguity(observed).err());
+    found.extend(replay(observed).err());
+    found
+}
+
+/// I1: each partition's anchors follow on each other, offset by offset and name by name.
+fn contiguity(observed: &Observed) -> Result<(), Violation> {
+    let mut heads: BTreeMap<(String, Partition), (u64, Digest)> = BTreeMap::new();
+    for (height, block) in &observed.blocks {
+        for envelope in &block.block.statements {
+            let signed = SignedStatement::decode(envelope)
+                .map_err(|error| Violation::new("I1", format!("height {height}: {error}")))?;
+            let id = signed.id();
+            let Body::Anchor(anchor) = &signed.statement().body else { continue };
+            let head = heads.entry((anchor.stream.clone(), anchor.partition)).or_insert((0, Digest::ZERO));
+            *head = follows(*head, anchor, id)
+                .map_err(|message| Violation::new("I1", format!("height {height}, anchor {id}: {message}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn follows((next, previous): (u64, Digest), anchor: &Anchor, id: Digest) -> Result<(u64, Digest), String> {
+    if anchor.first.0 != next {
+        return Err(format!("begins at offset {}, the one before ends at {next}", anchor.first));
+    }
+    if anchor.previous != previous {
+        return Err(format!("names {} as the one before, which is {previous}", anchor.previous));
+    }
+    if anchor.last.0 < anchor.first.0 || anchor.count != anchor.last.0 - anchor.first.0 + 1 {
+        return Err(format!("offsets {} to {} do not hold {} records", anchor.first, anchor.last, anchor.count));
+    }
+    Ok((anchor.last.0 + 1, id))
+}
+
+/// Replaying the blocks from genesis gives each header's roots, and the state that each validator holds; certificates
+/// hold under the committee that the replayed state names.
+fn replay(observed: &Observed) -> Result<(), Violation> {
+    let tag = observed.genesis.tag();
+    let keys = observed.genesis.validator_keys();
+    let (mut header, mut state) = (observed.genesis.header(), State::genesis(&observed.genesis));
+    for (height, block) in &observed.blocks {
+        if *height != header.height.0 + 1 {
+            let message = format!("nobody has shown the block at height {}", header.height.0 + 1);
+            return Err(Violation::new("blocks have no holes", message));
+        }
+        let executed = execute(&header, &state, &block.block, &StrictSignatures)
+            .map_err(|error| Violation::new("replay from genesis", error.to_string()))?;
+        if let Some(certificate) = &block.block.certificate {
+            Finalization::decode(certificate, keys.len())
+                .and_then(|certificate| certificate.verify_header(&executed.header, &keys, &tag))
+                .map_err(|error| Violation::new("certificates verify", format!("height {height}: {error}")))?;
+        }
+        (header, state) = (executed.header, executed.state);
+        let root = state.root();
+        let other = observed.roots.range((*height, 0)..=(*height, usize::MAX)).find(|(_, held)| **held != root);
+        if let Some(((_, index), held)) = other {
+            let message = format!("height {height}: validator {index} holds state {held}, replay gives {root}");
+            return Err(Violation::new("all states are the replayed one", message));
+        }
+    }
+    let certified = observed.blocks.values().any(|block| block.block.certificate.is_some());
+    if !observed.blocks.is_empty() && !certified {
+        return Err(Violation::new("certificates verify", "not one of the final blocks has a certificate"));
+    }
+    Ok(())
+}
