@@ -11,12 +11,18 @@ use crate::secrets::SecretStore;
 use crate::segment::Columns;
 use crate::verified::VerifiedStore;
 use cairn_chain_client::{AnchorEntry, ClientError, Follower};
+use cairn_proof::committee::CommitteeChange;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::receipt::{Base64Bytes, RECEIPT_MARK, Receipt, ReceiptError, TreePath};
+use cairn_proof::statement::{ChainTag, SignedStatement};
 use cairn_proof::{LeafIndex, Offset, Partition, tree};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the ledger may take to follow to a header that a node has certified already.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where evidence is gathered from.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +97,7 @@ pub enum ProveError {
     #[error("the receipt does not verify: {0}; if a node gave the proof, ask another one")]
     Receipt(#[from] ReceiptError),
     /// A bug: the ledger contradicts itself.
-    #[error("the ledger has an anchor by {signer}, and no such identity")]
+    #[error("the ledger has an anchor by {signer}, and no key of that identity signed it")]
     Signer {
         /// The identity.
         signer: IdentityId,
@@ -119,18 +125,17 @@ pub async fn prove(
 ) -> Result<Receipt, ProveError> {
     let located = locate(sources.follower, stream, partition, offset)?;
     let (record, path) = batch_part(sources, &located).await?;
-    let (header, log, certificate) = chain_part(sources.follower, &located).await?;
+    let chain = chain_part(sources.follower, &located).await?;
     let receipt = Receipt {
         format: RECEIPT_MARK.to_owned(),
         record: Base64Bytes(record),
         batch: path,
         anchor: Base64Bytes(located.entry.statement.to_vec()),
         anchorer: located.anchorer,
-        log,
-        // As long as no committee changes, the header's is that of the genesis; the check below holds it to that.
-        committees: vec![],
-        header,
-        certificate,
+        log: chain.log,
+        committees: chain.committees,
+        header: chain.header,
+        certificate: chain.certificate,
         checkpoint: None,
     };
     receipt.verify(&located.genesis)?;
@@ -154,14 +159,20 @@ fn locate(follower: &Follower, stream: &str, partition: Partition, offset: Offse
     let Some(index) = entry.anchor.leaf_index(offset) else {
         return Err(ProveError::Gap { stream: name, partition, offset });
     };
-    let signer = ledger.identities().get(&entry.signer).ok_or(ProveError::Signer { signer: entry.signer })?;
+    let anchorer = signing_key(&entry.statement, ledger.keys_of(&entry.signer), &ledger.genesis().tag());
     Ok(Located {
         entry: Arc::clone(entry),
         topic: registered.definition.topic.clone(),
         index,
-        anchorer: signer.public_key,
+        anchorer: anchorer.ok_or(ProveError::Signer { signer: entry.signer })?,
         genesis: Arc::clone(ledger.genesis()),
     })
+}
+
+/// The one of an identity's keys, of which it may have had several, that signed the statement.
+fn signing_key(statement: &[u8], keys: &[PublicKey], chain: &ChainTag) -> Option<PublicKey> {
+    let signed = SignedStatement::decode(statement).ok()?;
+    keys.iter().find(|key| signed.verify(key, chain).is_ok()).copied()
 }
 
 /// The record's canonical bytes, and its path to the batch's root.
@@ -179,11 +190,16 @@ async fn batch_part(sources: Sources<'_>, located: &Located) -> Result<(Vec<u8>,
     Ok((record.encode(), TreePath { index: *index, path }))
 }
 
-/// A certified header that covers the anchor, the anchor's path to its log root, and the certificate.
-async fn chain_part(
-    follower: &Follower,
-    located: &Located,
-) -> Result<(Base64Bytes, TreePath, Base64Bytes), ProveError> {
+/// What ties an anchor to the genesis.
+struct ChainPart {
+    log: TreePath,
+    committees: Vec<CommitteeChange>,
+    header: Base64Bytes,
+    certificate: Base64Bytes,
+}
+
+/// A certified header that covers the anchor, the anchor's path to its log root, and the way to the header's committee.
+async fn chain_part(follower: &Follower, located: &Located) -> Result<ChainPart, ProveError> {
     let client = follower.client();
     let failed = |what| move |source| ProveError::Chain { what, source };
     let certified = client.certified_header(located.entry.height).await.map_err(failed("the finality certificate"))?;
@@ -197,7 +213,12 @@ async fn chain_part(
     })?;
     let index = located.entry.log_index;
     let proof = client.log_proof(index, header.log_size).await.map_err(failed("the log proof"))?;
-    Ok((certified.header, TreePath { index, path: proof.path }, certified.certificate))
+    // The node may be ahead; the ledger then learns of the committee changes before that header.
+    follower.wait_for_height(header.height, FOLLOW_PATIENCE).await.map_err(failed("the blocks up to that header"))?;
+    let committees =
+        follower.ledger().committee_changes_before(header.epoch).iter().map(|change| (**change).clone()).collect();
+    let log = TreePath { index, path: proof.path };
+    Ok(ChainPart { log, committees, header: certified.header, certificate: certified.certificate })
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use crate::secrets::SecretError;
 use crate::testing::World;
 use crate::verified::{Fault, Part};
 use cairn_proof::Digest;
+use cairn_proof::identity::SigningKey;
+use cairn_proof::statement::{Body, RotateKey};
 use std::sync::atomic::Ordering;
 
 const ONE: Partition = Partition(1);
@@ -43,6 +45,22 @@ async fn a_receipt_verifies_with_the_genesis_alone() {
         assert_eq!((verified.record.offset, verified.record.topic.as_str()), (Offset(offset), "city.traffic.flow"));
         assert_ne!(verified.anchor.records_root, Digest::ZERO);
     }
+}
+
+/// The chain took the anchor with the key that its identity had then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_verifies_after_the_anchorers_key_was_rotated() {
+    let world = anchored().await;
+    let (before, after) = (SigningKey::from_seed(&[3; 32]), SigningKey::from_seed(&[33; 32]));
+    let rotation = RotateKey::new(before.identity(), &after, &world.node.genesis.tag());
+    let patience = std::time::Duration::from_secs(10);
+    world.submitter(0).submit(&Body::RotateKey(rotation), patience).await.unwrap();
+    world.follower.catch_up(patience).await.unwrap();
+    let current = world.follower.ledger().identities()[&before.identity()].public_key;
+    assert_eq!(current, after.public());
+    let receipt = receipt(&world, "traffic.flow", 1, 57).await.unwrap();
+    assert_eq!(receipt.anchorer, before.public());
+    receipt.verify(&world.node.genesis).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

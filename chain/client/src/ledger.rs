@@ -14,7 +14,7 @@ use cairn_proof::committee::CommitteeChange;
 use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
-use cairn_proof::identity::IdentityId;
+use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::statement::{Anchor, Body, Change};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 
@@ -68,6 +68,8 @@ pub struct Ledger {
     partitions: BTreeMap<String, BTreeMap<Partition, Vec<Arc<AnchorEntry>>>>,
     streams: BTreeMap<String, Arc<StreamEntry>>,
     identities: BTreeMap<IdentityId, Arc<IdentityEntry>>,
+    /// Every key that an identity ever had, oldest first.
+    keys: BTreeMap<IdentityId, Vec<PublicKey>>,
     committee_changes: Vec<Arc<CommitteeChange>>,
 }
 
@@ -84,6 +86,7 @@ impl Ledger {
             partitions: BTreeMap::new(),
             streams: BTreeMap::new(),
             identities: BTreeMap::new(),
+            keys: BTreeMap::new(),
             committee_changes: vec![],
             state,
             genesis,
@@ -170,6 +173,10 @@ impl Ledger {
 
     fn refresh_identity(&mut self, id: &IdentityId) {
         if let Some(entry) = self.state.identity(id) {
+            let keys = self.keys.entry(*id).or_default();
+            if keys.last() != Some(&entry.public_key) {
+                keys.push(entry.public_key);
+            }
             self.identities.insert(*id, entry.clone());
         }
     }
@@ -248,6 +255,12 @@ impl Ledger {
     #[must_use]
     pub const fn identities(&self) -> &BTreeMap<IdentityId, Arc<IdentityEntry>> {
         &self.identities
+    }
+
+    /// Every key that the identity ever had, oldest first: an old statement of it verifies with the key of its time.
+    #[must_use]
+    pub fn keys_of(&self, id: &IdentityId) -> &[PublicKey] {
+        self.keys.get(id).map_or(&[], Vec::as_slice)
     }
 
     /// All anchors in the order of the log.
