@@ -210,3 +210,77 @@ impl Genesis {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SigningKey;
+
+    fn key(seed: u8) -> PublicKey {
+        SigningKey::from_seed(&[seed; 32]).public()
+    }
+
+    fn genesis() -> Genesis {
+        let validator =
+            |seed| GenesisValidator { name: "v".into(), public_key: key(seed), address: "v.example:7000".into() };
+        let kind = IdentityKind::Organisation;
+        Genesis {
+            format: GENESIS_MARK.into(),
+            chain_id: "city".into(),
+            timestamp_ms: 1,
+            validators: (1..=4).map(validator).collect(),
+            identities: vec![GenesisIdentity { name: "city".into(), kind, public_key: key(8) }],
+            parameters: Parameters::default(),
+        }
+    }
+
+    #[test]
+    fn fields_out_of_range_are_named() {
+        type Change = fn(&mut Genesis);
+        let changes: [(&str, Change); 11] = [
+            ("format", |g| g.format = "cairn/genesis/v1".into()),
+            ("chain_id", |g| g.chain_id = "City".into()),
+            ("chain_id", |g| g.chain_id = "a".repeat(65)),
+            ("validators", |g| g.validators.clear()),
+            ("identities", |g| g.identities = vec![g.identities[0].clone(); 4097]),
+            ("name", |g| g.validators[1].name = "a\u{1}".into()),
+            ("address", |g| g.validators[1].address = "v.example".into()),
+            ("address", |g| g.validators[1].address.clear()),
+            ("public_key", |g| g.validators[1].public_key = g.validators[0].public_key),
+            ("public_key", |g| g.identities[0].public_key = g.validators[0].public_key),
+            ("parameters.vote_epochs", |g| g.parameters.vote_epochs = 0),
+        ];
+        genesis().check().unwrap();
+        for (field, change) in changes {
+            let mut genesis = genesis();
+            change(&mut genesis);
+            let error = genesis.check().unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
+    }
+
+    #[test]
+    fn parameters_may_be_left_out_of_the_file_and_stand_in_the_tag() {
+        let mut json = serde_json::to_value(genesis()).unwrap();
+        json.as_object_mut().unwrap().remove("parameters");
+        let read = Genesis::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read, genesis());
+        json["parameters"] = serde_json::json!({ "epoch_blocks": 10 });
+        let other = Genesis::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(other.parameters, Parameters { epoch_blocks: 10, ..Parameters::default() });
+        assert_ne!(other.tag(), genesis().tag());
+        json["parameters"] = serde_json::json!({ "epoch_blocks": 1 });
+        assert_eq!(Genesis::from_json(json.to_string().as_bytes()).unwrap_err().field, "parameters.epoch_blocks");
+    }
+
+    #[test]
+    fn every_field_of_a_validator_stands_in_the_tag() {
+        for change in
+            [(|v| v.name.push('x')) as fn(&mut GenesisValidator), |v| v.address.push('1'), |v| v.public_key = key(9)]
+        {
+            let mut other = genesis();
+            change(&mut other.validators[2]);
+            assert_ne!(other.tag(), genesis().tag());
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! Statements round-trip, have one encoding, and verify for one key on one chain only.
 
 use super::*;
+use crate::evidence::Message;
 use crate::identity::{IdentityKind, SigningKey};
+use crate::parameters::Parameters;
 use crate::units::{LeafIndex, Offset, Partition};
 use proptest::prelude::*;
 
@@ -46,9 +48,66 @@ fn stream() -> StreamDefinition {
     }
 }
 
+fn header() -> crate::header::Header {
+    let digest = Digest([3; 32]);
+    crate::header::Header {
+        chain_id: "city".into(),
+        epoch: 1,
+        view: 2,
+        parent_view: 1,
+        proposer: [1; 32],
+        height: crate::Height(11),
+        timestamp_ms: 5,
+        parent: digest,
+        statements_root: digest,
+        statements_count: 0,
+        state_root: digest,
+        log_root: digest,
+        log_size: crate::TreeSize(0),
+        validators_hash: digest,
+        next_validators_hash: digest,
+    }
+}
+
+fn equivocation() -> Equivocation {
+    let say = |payload| {
+        let message = Message::Notarize { parent_view: 1, payload: Digest([payload; 32]) };
+        crate::evidence::forge::message(&key(4), 1, 2, message, &chain())
+    };
+    Equivocation::new(key(4).public(), 1, 2, say(9), say(8))
+}
+
+fn changes() -> Vec<Change> {
+    let public_key = key(5).public();
+    vec![
+        Change::add(&key(5), "validator-5".into(), "v5.example:7000".into(), &chain()),
+        Change::RemoveValidator { public_key },
+        Change::SetAddress { public_key, address: "[::1]:7000".into() },
+        Change::Reinstate { public_key },
+        Change::SetParameters(Parameters { heartbeat_ms: 50, ..Parameters::default() }),
+    ]
+}
+
 fn bodies() -> Vec<Body> {
     let identity = RegisterIdentity::new(&key(9), IdentityKind::Device, "detector".into(), key(1).identity(), &chain());
-    vec![Body::RegisterIdentity(identity), Body::RegisterStream(stream()), Body::Anchor(anchor())]
+    let (of, name) = (key(9).identity(), stream().name);
+    let mut bodies = vec![
+        Body::RegisterIdentity(RegisterIdentity { expires_ms: Some(u64::MAX), ..identity.clone() }),
+        Body::RegisterIdentity(identity),
+        Body::RegisterStream(stream()),
+        Body::Anchor(anchor()),
+        Body::RotateKey(RotateKey::new(of, &key(10), &chain())),
+        Body::RevokeIdentity(RevokeIdentity { identity: of, reason: "lost".into() }),
+        Body::SetExpiry(SetExpiry { identity: of, expires_ms: Some(0) }),
+        Body::SetExpiry(SetExpiry { identity: of, expires_ms: None }),
+        Body::SetRole(SetRole { stream: name.clone(), identity: of, role: Role::Publisher, granted: false }),
+        Body::SetRole(SetRole { stream: name.clone(), identity: of, role: Role::Anchorer, granted: true }),
+        Body::TransferStream(TransferStream { stream: name, owner: of }),
+        Body::Attest(Attest { header: header().encode(), certificate: vec![1, 2, 3] }),
+        Body::Evidence(Box::new(equivocation())),
+    ];
+    bodies.extend(changes().into_iter().map(|change| Body::Vote(Vote { expires_epoch: 7, change })));
+    bodies
 }
 
 #[test]
@@ -67,16 +126,17 @@ fn every_body_round_trips_and_verifies() {
 
 #[test]
 fn any_flipped_bit_is_refused() {
+    let public = key(1).public();
     for body in bodies() {
         let statement = Statement { signer: key(1).identity(), sequence: Sequence(42), body };
         let bytes = statement.sign(&key(1), &chain()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let accepted = SignedStatement::decode(&changed).and_then(|s| s.verify(&key(1).public(), &chain()));
+            let Ok(read) = SignedStatement::decode(&changed) else { continue };
             // The key id is what the signature is looked up by; with another key id the chain finds no such key.
-            let same_signer = SignedStatement::decode(&changed).is_ok_and(|s| s.statement().signer == statement.signer);
-            assert!(accepted.is_err() || !same_signer, "bit {bit}");
+            let same_signer = read.statement().signer == statement.signer;
+            assert!(!same_signer || read.verify(&public, &chain()).is_err(), "bit {bit}");
         }
     }
 }
@@ -110,12 +170,85 @@ fn fields_out_of_range_are_named() {
         (Body::RegisterStream(StreamDefinition { anchorers: vec![], ..stream() }), "anchorers"),
         (Body::RegisterStream(StreamDefinition { topic: "a b".into(), ..stream() }), "topic"),
     ];
+    let wrong = wrong.into_iter().chain(wrong_bodies_of_governance());
     for (body, want) in wrong {
         let statement = Statement { signer: key(1).identity(), sequence: Sequence(1), body };
         match statement.sign(&key(1), &chain()) {
             Err(StatementError::Field { field, .. }) => assert_eq!(field, want),
             other => panic!("expected field {want}, got {other:?}"),
         }
+    }
+}
+
+fn wrong_bodies_of_governance() -> Vec<(Body, &'static str)> {
+    let (identity, public_key) = (key(9).identity(), key(5).public());
+    let revoke = |reason: &str| Body::RevokeIdentity(RevokeIdentity { identity, reason: reason.into() });
+    let vote = |change| Body::Vote(Vote { expires_epoch: 1, change });
+    let add = |name: &str, address: &str| vote(Change::add(&key(5), name.into(), address.into(), &chain()));
+    let role = |stream: &str| SetRole { stream: stream.into(), identity, role: Role::Anchorer, granted: true };
+    let attest = |header, certificate| Body::Attest(Attest { header, certificate });
+    let honest = Equivocation { second: equivocation().first, ..equivocation() };
+    let swapped = Equivocation { first: equivocation().second, second: equivocation().first, ..equivocation() };
+    vec![
+        (revoke(""), "reason"),
+        (revoke(&"x".repeat(257)), "reason"),
+        (revoke("a\nb"), "reason"),
+        (add("", "v:1"), "name"),
+        (add("a\u{7}", "v:1"), "name"),
+        (add("v", "v"), "address"),
+        (add("v", "v:0"), "address"),
+        (vote(Change::SetAddress { public_key, address: "a b:1".into() }), "address"),
+        (
+            vote(Change::SetParameters(Parameters { epoch_blocks: 1, ..Parameters::default() })),
+            "parameters.epoch_blocks",
+        ),
+        (Body::SetRole(role("traffic")), "name"),
+        (Body::TransferStream(TransferStream { stream: "cairn.blocks".into(), owner: identity }), "name"),
+        (attest(vec![1], vec![]), "header"),
+        (attest(header().encode(), vec![0; crate::block::CERTIFICATE_BYTES_MAX + 1]), "certificate"),
+        (Body::Evidence(Box::new(honest)), "messages"),
+        (Body::Evidence(Box::new(swapped)), "messages"),
+    ]
+}
+
+#[test]
+fn possession_of_rotated_keys_and_of_validators_is_bound_too() {
+    let (of, other) = (key(9).identity(), ChainTag(Digest([8; 32])));
+    let rotation = RotateKey::new(of, &key(10), &chain());
+    assert!(rotation.possession_holds(&chain()) && !rotation.possession_holds(&other));
+    assert!(!RotateKey { identity: key(8).identity(), ..rotation.clone() }.possession_holds(&chain()));
+    assert!(!RotateKey { public_key: key(11).public(), ..rotation.clone() }.possession_holds(&chain()));
+    // The proof of a registration is none of a rotation, and the other way round.
+    let registration = RegisterIdentity::new(&key(10), IdentityKind::Device, "d".into(), of, &chain());
+    assert!(!RotateKey { possession: registration.possession, ..rotation.clone() }.possession_holds(&chain()));
+    assert!(!RegisterIdentity { possession: rotation.possession, ..registration }.possession_holds(of, &chain()));
+
+    let [add, others @ ..] = &changes()[..] else { panic!("there are changes") };
+    assert!(add.possession_holds(&chain()) && !add.possession_holds(&other));
+    assert!(others.iter().all(|change| change.possession_holds(&other)), "nothing to hold");
+    let Change::AddValidator { possession, .. } = *add else { panic!("the first one adds") };
+    let (name, address) = ("v".to_owned(), "v:1".to_owned());
+    let stolen = Change::AddValidator { public_key: key(6).public(), name, address, possession };
+    assert!(!stolen.possession_holds(&chain()));
+}
+
+#[test]
+fn a_proposal_is_named_by_its_change_and_expiry() {
+    let mut ids: Vec<_> = changes().into_iter().map(|change| Vote { expires_epoch: 7, change }.proposal_id()).collect();
+    ids.extend(changes().into_iter().map(|change| Vote { expires_epoch: 8, change }.proposal_id()));
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len());
+    let again: Vec<_> = changes().into_iter().map(|change| Vote { expires_epoch: 7, change }.proposal_id()).collect();
+    assert_eq!(again, ids[..again.len()], "every validator makes the same one");
+}
+
+#[test]
+fn every_kind_of_statement_has_a_content_type_of_its_own() {
+    let types: std::collections::BTreeSet<_> = bodies().iter().map(Body::content_type).collect();
+    assert_eq!(types.len(), 11);
+    for name in types {
+        let shape = name.strip_prefix("application/vnd.cairn.").and_then(|rest| rest.strip_suffix("+cbor"));
+        assert!(shape.is_some_and(|shape| shape.contains(".v")), "{name}");
     }
 }
 
