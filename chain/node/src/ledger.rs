@@ -12,6 +12,7 @@ use cairn_chain_state::State;
 use cairn_proof::{
     Digest, Height, LeafIndex, TreeSize,
     block::SignedBlock,
+    committee::Committee,
     header::Header,
     tree::{self, Log, TreeError},
 };
@@ -64,6 +65,16 @@ pub(crate) struct LogProof {
     pub(crate) path: Vec<Digest>,
 }
 
+/// The end of an epoch at which the committee changed.
+#[derive(Clone, Debug)]
+pub(crate) struct CommitteeChanged {
+    pub(crate) epoch: u64,
+    /// Of the epoch's last block.
+    pub(crate) height: Height,
+    /// Who certifies from the next epoch on.
+    pub(crate) next: Arc<Committee>,
+}
+
 /// What is final.
 pub(crate) struct Ledger {
     inner: RwLock<Inner>,
@@ -76,6 +87,8 @@ struct Inner {
     statements: HashMap<Digest, Location>,
     recent: VecDeque<Arc<FinalBlock>>,
     recent_bytes: usize,
+    /// Oldest first; one for each vote of the validators that changed them, so there are few.
+    committees: Vec<CommitteeChanged>,
 }
 
 impl Ledger {
@@ -88,6 +101,7 @@ impl Ledger {
             statements: HashMap::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
+            committees: Vec::new(),
         };
         Self { inner: RwLock::new(inner), height }
     }
@@ -118,6 +132,13 @@ impl Ledger {
     /// Where a finalized statement stands.
     pub(crate) fn locate(&self, id: &Digest) -> Option<Location> {
         self.read().statements.get(id).copied()
+    }
+
+    /// The first `most` changes of the committee at the ends of `epoch` and later ones, oldest first.
+    pub(crate) fn committee_changes(&self, epoch: u64, most: usize) -> Vec<CommitteeChanged> {
+        let inner = self.read();
+        let first = inner.committees.partition_point(|change| change.epoch < epoch);
+        inner.committees[first..].iter().take(most).cloned().collect()
     }
 
     /// A block of the last few hundred.
@@ -152,6 +173,11 @@ impl Ledger {
         }
         debug_assert_eq!(inner.log.size(), executed.header.log_size, "the log and the state count anchors alike");
         inner.tip = Tip { header: executed.header.clone(), state: executed.state.clone() };
+        let header = &executed.header;
+        if header.next_validators_hash != header.validators_hash {
+            let next = Arc::clone(executed.state.committee());
+            inner.committees.push(CommitteeChanged { epoch: header.epoch, height: header.height, next });
+        }
         inner.recent_bytes += block.bytes();
         inner.recent.push_back(Arc::new(block));
         while inner.recent.len() > RECENT_BLOCKS_MAX

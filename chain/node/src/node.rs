@@ -104,8 +104,7 @@ impl Node {
         drop(started);
         let serving = spawn("http api", move || {
             let Handles { marshal, scrape } = handles;
-            let heartbeat_ms = config.heartbeat_ms;
-            let service = api::Service { config: config.api, tls, heartbeat_ms, shared, marshal, scrape };
+            let service = api::Service { config: config.api, tls, shared, marshal, scrape };
             let result = api::run(api_listener, service, stopped);
             let _ = exit.try_send(result);
         });

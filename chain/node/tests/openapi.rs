@@ -6,10 +6,14 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use cairn_proof::Digest;
+use cairn_proof::{
+    Digest, Sequence,
+    parameters::Parameters,
+    statement::{Body, Change, Statement, Vote},
+};
 use common::{
     Net,
-    city::{INGEST, OWNER, STRANGER, key},
+    city::{INGEST, OWNER, STRANGER, key, validator_key},
 };
 use serde_json::Value;
 
@@ -132,6 +136,13 @@ fn asks(anchor: &str) -> Vec<Ask> {
         ask("/v1/certificates/{height}", "/v1/certificates/999999", 404),
         ask("/v1/log/proof", "/v1/log/proof?index=0&size=1", 200),
         ask("/v1/log/proof", "/v1/log/proof?index=9&size=1", 404),
+        ask("/v1/identities/{id}", &format!("/v1/identities/{}", key(OWNER).public().did()), 200),
+        ask("/v1/identities/{id}", &format!("/v1/identities/{}", key(99).public().did()), 404),
+        ask("/v1/validators", "/v1/validators", 200),
+        ask("/v1/parameters", "/v1/parameters", 200),
+        ask("/v1/proposals", "/v1/proposals", 200),
+        ask("/v1/committees", "/v1/committees", 200),
+        ask("/v1/committees", "/v1/committees?from_epoch=7", 200),
         ask("/v1/status", "/v1/status", 200),
         ask("/v1/ready", "/v1/ready", 200),
         ask("/v1/health", "/v1/health", 200),
@@ -139,6 +150,23 @@ fn asks(anchor: &str) -> Vec<Ask> {
         ask("/metrics", "/metrics", 200),
         ask("/openapi.json", "/openapi.json", 200),
     ]
+}
+
+/// Has the only validator vote for a change, so that there is a proposal to describe.
+async fn vote(net: &Net) {
+    let signer = validator_key(0);
+    let change = Change::SetParameters(Parameters { heartbeat_ms: 250, ..net.city.genesis.parameters });
+    let body = Body::Vote(Vote { expires_epoch: 5, change }.into());
+    let statement = Statement { signer: signer.identity(), sequence: Sequence(1), body };
+    let statement = statement.sign(&signer, &net.city.genesis.tag()).unwrap();
+    let id = net.accepted(0, &statement).await;
+    net.finalized(0, &id).await;
+    let proposals = net.json(0, "/v1/proposals").await;
+    assert_eq!(proposals["proposals"][0]["change"]["kind"], "set_parameters", "{proposals}");
+    assert_eq!(proposals["proposals"][0]["status"], "passed", "one of one is more than two thirds: {proposals}");
+    let validators = net.json(0, "/v1/validators").await;
+    assert_eq!(validators["validators"][0]["public_key"], signer.public().to_string(), "{validators}");
+    assert_eq!(validators["validators"][0]["in_committee"], true);
 }
 
 /// Holds an answer against what the route's description says of that status.
@@ -167,11 +195,18 @@ async fn each_described_request_is_answered_as_described() {
     let (anchor, id) = net.city.anchor(INGEST, 1, 0, 0, Digest::ZERO);
     net.accepted(0, &anchor).await;
     net.finalized(0, &id.to_string()).await;
+    vote(&net).await;
 
     let asks = asks(&id.to_string());
     for ask in &asks {
         let response = net.http.get(net.url(0, &ask.path)).send().await.unwrap();
         hold(&document, "get", ask, response).await;
+    }
+    for path in ["/v1/identities/did:key:zzz", "/v1/identities/did:web:city.example", "/v1/committees?from_epoch=x"] {
+        let response = net.http.get(net.url(0, path)).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 400, "{path}");
+        let problem: Value = response.json().await.unwrap();
+        assert!(problem["code"].is_string() && problem["message"].is_string(), "{path}: {problem}");
     }
     let mut several = vec![0x82, 0x59];
     several.extend((anchor.len() as u16).to_be_bytes());

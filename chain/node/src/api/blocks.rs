@@ -32,7 +32,7 @@ fn cbor(bytes: impl Into<Vec<u8>>) -> Response {
 
 impl Api {
     /// The finalized block at `height`, if the chain has come to it and this validator has it.
-    async fn block(&self, height: Height) -> Option<Arc<FinalBlock>> {
+    pub(super) async fn block(&self, height: Height) -> Option<Arc<FinalBlock>> {
         if height > self.shared.ledger.height() {
             return None;
         }

@@ -7,6 +7,7 @@
 mod blocks;
 mod chain;
 mod error;
+mod governance;
 mod limits;
 mod listener;
 mod log;
@@ -68,8 +69,6 @@ pub(crate) struct Inner {
     scrape: Scrape,
     stop: watch::Receiver<bool>,
     limits: Arc<Limits>,
-    /// Age of the last block up to which the node follows the head.
-    ready_age_ms_max: u64,
     routes: Vec<&'static str>,
     description: utoipa::openapi::OpenApi,
 }
@@ -164,6 +163,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/headers/{height}", get(blocks::header)),
         ("/v1/certificates/{height}", get(blocks::certificate)),
         ("/v1/log/proof", get(log::proof)),
+        ("/v1/validators", get(governance::validators)),
+        ("/v1/parameters", get(governance::parameters)),
+        ("/v1/proposals", get(governance::proposals)),
+        ("/v1/committees", get(governance::committees)),
         ("/v1/status", get(status::status)),
         ("/v1/ready", get(status::ready)),
         ("/v1/health", get(status::health)),
@@ -244,7 +247,6 @@ impl Tls {
 pub(crate) struct Service {
     pub(crate) config: ApiConfig,
     pub(crate) tls: Option<Tls>,
-    pub(crate) heartbeat_ms: u64,
     pub(crate) shared: Arc<Shared>,
     pub(crate) marshal: Marshal,
     pub(crate) scrape: Scrape,
@@ -252,12 +254,11 @@ pub(crate) struct Service {
 
 impl Service {
     fn api(self, stop: watch::Receiver<bool>) -> Api {
-        let Self { config, tls: _, heartbeat_ms, shared, marshal, scrape } = self;
+        let Self { config, tls: _, shared, marshal, scrape } = self;
         let limits = Arc::new(Limits::new(&config));
-        let ready_age_ms_max = status::ready_age_ms_max(heartbeat_ms, config.ready_heartbeats_max);
         let routes = routes().into_iter().map(|(path, _)| path).collect();
         let description = openapi::description();
-        Api(Arc::new(Inner { config, shared, marshal, scrape, stop, limits, ready_age_ms_max, routes, description }))
+        Api(Arc::new(Inner { config, shared, marshal, scrape, stop, limits, routes, description }))
     }
 }
 

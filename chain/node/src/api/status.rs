@@ -61,9 +61,8 @@ pub(super) struct NodeStatus {
     mempool: Waiting,
 }
 
-fn role(api: &Api) -> Role {
-    let votes = api.shared.genesis.validator_keys().contains(&api.shared.validator);
-    if votes { Role::Validator } else { Role::Follower }
+fn role(api: &Api, tip: &Tip) -> Role {
+    if tip.state.committee().contains(&api.shared.validator) { Role::Validator } else { Role::Follower }
 }
 
 fn block_age_ms(tip: &Tip) -> u64 {
@@ -81,8 +80,8 @@ pub(super) async fn status(State(api): State<Api>) -> Json<NodeStatus> {
         chain_id: genesis.chain_id.clone(),
         chain_tag: api.shared.tag.0,
         validator: api.shared.validator,
-        role: role(&api),
-        validators: genesis.validators.len(),
+        role: role(&api, &tip),
+        validators: tip.state.committee().len(),
         height: tip.header.height.0,
         epoch: tip.header.epoch,
         view: tip.header.view,
@@ -125,7 +124,7 @@ pub(super) struct Readiness {
 )]
 pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
     let tip = api.shared.ledger.tip();
-    let (age, most) = (block_age_ms(&tip), api.ready_age_ms_max);
+    let (age, most) = (block_age_ms(&tip), ready_age_ms_max(&api, &tip));
     let mut reasons = Vec::new();
     let mut not = |code, message| reasons.push(Reason { code, message });
     if *api.stop.borrow() {
@@ -142,15 +141,16 @@ pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
     }
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let role = role(&api);
+    let role = role(&api, &tip);
     let answer =
         Readiness { ready, role, height: tip.header.height.0, block_age_ms: age, block_age_ms_max: most, reasons };
     (status, Json(answer))
 }
 
 /// The age up to which the last block counts as the head.
-pub(super) const fn ready_age_ms_max(heartbeat_ms: u64, heartbeats: u64) -> u64 {
-    heartbeat_ms.saturating_mul(heartbeats).saturating_add(GRACE_MS)
+fn ready_age_ms_max(api: &Api, tip: &Tip) -> u64 {
+    let heartbeat_ms = tip.state.parameters().heartbeat_ms;
+    heartbeat_ms.saturating_mul(api.config.ready_heartbeats_max).saturating_add(GRACE_MS)
 }
 
 /// That the process lives.
