@@ -35,11 +35,15 @@ pub(crate) const SYSTEM_SCHEMA: &str = "cairn";
 /// The schema of names without one. It is empty: every stream's name has a schema.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 
-const SYSTEM_TABLES: [(&str, Option<SystemKind>); 6] = [
+const SYSTEM_TABLES: [(&str, Option<SystemKind>); 10] = [
     ("anchors", Some(SystemKind::Anchors)),
     ("blocks", Some(SystemKind::Blocks)),
+    ("committees", Some(SystemKind::Committees)),
     ("identities", Some(SystemKind::Identities)),
+    ("parameters", Some(SystemKind::Parameters)),
+    ("proposals", Some(SystemKind::Proposals)),
     ("quarantine", None),
+    ("roles", Some(SystemKind::Roles)),
     ("streams", Some(SystemKind::Streams)),
     ("validators", Some(SystemKind::Validators)),
 ];

@@ -8,11 +8,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_chain_client::Follower;
+use cairn_proof::epoch::epoch_of;
+use cairn_proof::identity::PublicKey;
 use cairn_proof::statement::StreamDefinition;
 use cairn_proof::units::Height;
 
 use crate::error::{QueryError, Result};
-use crate::snapshot::{BlockList, IdentityAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt};
+use crate::snapshot::{BlockList, IdentityAt, ProposalAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt};
 
 /// Snapshots of the chain that a [`Follower`] follows.
 pub struct FollowedChain {
@@ -55,9 +57,8 @@ impl SnapshotSource for FollowedChain {
         }
         let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = ledger
-            .streams()
-            .values()
-            .filter(|stream| stream.height <= at)
+            .streams_at(at)
+            .into_iter()
             .map(|stream| StreamAt {
                 definition: Arc::clone(
                     definitions.entry(stream.statement).or_insert_with(|| Arc::new(stream.definition.clone())),
@@ -67,24 +68,31 @@ impl SnapshotSource for FollowedChain {
                 anchors: ledger.anchors(&stream.definition.name, at).into(),
             })
             .collect();
+        let time_ms = ledger.blocks().get(usize::try_from(at.0).unwrap_or(usize::MAX)).map_or(0, |it| it.timestamp_ms);
+        let identities = ledger.identities_at(at).into_iter().map(|entry| IdentityAt::new(entry, time_ms)).collect();
+        let committees = ledger.committees_at(at).to_vec();
+        let committee = committees.last().map(|last| Arc::clone(&last.committee));
+        let position = |key: &PublicKey| committee.as_ref()?.place(key).and_then(|place| u32::try_from(place).ok());
         let validators = ledger
-            .validators()
+            .validators_at(at)
             .into_iter()
-            .map(|validator| ValidatorAt { name: validator.name.clone(), public_key: validator.public_key })
+            .map(|entry| ValidatorAt { position: position(&entry.public_key), entry })
             .collect();
-        let identities = ledger
-            .identities()
-            .values()
-            .filter(|identity| identity.height <= at)
-            .map(|identity| IdentityAt {
-                id: identity.id,
-                kind: identity.kind,
-                name: identity.name.clone(),
-                public_key: identity.public_key,
-                controller: identity.controller,
-                registered: identity.height,
-            })
-            .collect();
-        Ok(Arc::new(Snapshot { height: at, streams, validators, identities, blocks: self.blocks(at) }))
+        let parameters = ledger.parameters_at(at);
+        let epoch = epoch_of(at.next(), parameters.epoch_blocks);
+        let proposals = committee.iter().flat_map(|committee| {
+            ledger.proposals_at(at).into_iter().map(|entry| ProposalAt::new(entry, epoch, committee))
+        });
+        Ok(Arc::new(Snapshot {
+            height: at,
+            streams,
+            validators,
+            identities,
+            roles: ledger.roles_at(at),
+            proposals: proposals.collect(),
+            committees,
+            parameters: Some(parameters),
+            blocks: self.blocks(at),
+        }))
     }
 }

@@ -36,12 +36,17 @@ mod statement;
 mod structs;
 mod wire;
 
-pub use cairn_chain_client::{AnchorEntry, BlockSummary};
+pub use cairn_chain_client::{
+    AnchorEntry, BlockSummary, CommitteeAt, EpochCounts, IdentityEntry, ProposalEntry, RoleAt, ValidatorEntry,
+    ValidatorStatus,
+};
 pub use config::{ConfigError, QueryConfig};
 pub use engine::{Answer, Engine, StartError};
 pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
 pub use session::{Outcome, Rows, Session};
-pub use snapshot::{BlockList, FixedSnapshots, IdentityAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt};
+pub use snapshot::{
+    BlockList, FixedSnapshots, IdentityAt, ProposalAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt,
+};
 pub use wire::{QueryService, RunningQuery};

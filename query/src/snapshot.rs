@@ -7,8 +7,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cairn_chain_client::{AnchorEntry, BlockSummary};
-use cairn_proof::identity::{IdentityId, IdentityKind, PublicKey};
+use cairn_chain_client::{
+    AnchorEntry, BlockSummary, CommitteeAt, IdentityEntry, ProposalEntry, RoleAt, ValidatorEntry,
+};
+use cairn_proof::committee::Committee;
+use cairn_proof::identity::IdentityId;
+use cairn_proof::parameters::Parameters;
 use cairn_proof::statement::StreamDefinition;
 use cairn_proof::units::Height;
 
@@ -21,10 +25,18 @@ pub struct Snapshot {
     pub height: Height,
     /// The registered streams, by name.
     pub streams: Vec<StreamAt>,
-    /// The validators that certify blocks at this height, in the order in which certificates count them: by key.
+    /// The validators there ever were, by key.
     pub validators: Vec<ValidatorAt>,
-    /// The registered identities.
+    /// The registered identities, by id.
     pub identities: Vec<IdentityAt>,
+    /// Who has, or had, which role for which stream.
+    pub roles: Vec<RoleAt>,
+    /// What validators vote on, or voted on.
+    pub proposals: Vec<ProposalAt>,
+    /// The committees up to this height, oldest first.
+    pub committees: Vec<CommitteeAt>,
+    /// The parameters in force; none before the chain is known.
+    pub parameters: Option<Parameters>,
     /// The blocks from genesis up to and with this height; asked for only when a statement reads them.
     pub blocks: BlockList,
 }
@@ -47,7 +59,7 @@ impl fmt::Debug for Snapshot {
 pub struct StreamAt {
     /// What the owner registered.
     pub definition: Arc<StreamDefinition>,
-    /// Who registered it.
+    /// Who owns it.
     pub owner: IdentityId,
     /// The block that registered it.
     pub registered: Height,
@@ -55,36 +67,75 @@ pub struct StreamAt {
     pub anchors: Arc<[Arc<AnchorEntry>]>,
 }
 
-/// A validator.
+/// A validator: who, where, and how it did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatorAt {
-    /// A name for people; empty where the chain knows none.
-    pub name: String,
-    /// Its key.
-    pub public_key: PublicKey,
+    /// Its entry in the state.
+    pub entry: ValidatorEntry,
+    /// Its place in the committee that certifies the next block, as certificates count; none if it is not in it.
+    pub position: Option<u32>,
 }
 
 /// A registered identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityAt {
-    /// Its id, the hash of its first key.
-    pub id: IdentityId,
-    /// What it stands for.
-    pub kind: IdentityKind,
-    /// A name for people.
-    pub name: String,
-    /// Its key.
-    pub public_key: PublicKey,
-    /// Who registered it; none for those in the genesis.
-    pub controller: Option<IdentityId>,
-    /// The block that registered it.
-    pub registered: Height,
+    /// Its entry in the state.
+    pub entry: Arc<IdentityEntry>,
+    /// Whether it may sign at this height's time: `active`, `expired` or `revoked`.
+    pub status: &'static str,
+}
+
+impl IdentityAt {
+    /// An identity at the time of a block, in milliseconds since 1970-01-01 UTC.
+    pub fn new(entry: Arc<IdentityEntry>, time_ms: u64) -> Self {
+        let status = match *entry {
+            IdentityEntry { revoked: Some(_), .. } => "revoked",
+            IdentityEntry { expires_ms: Some(expires), .. } if expires <= time_ms => "expired",
+            _ => "active",
+        };
+        Self { entry, status }
+    }
+}
+
+/// A change that validators vote on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProposalAt {
+    /// Its entry in the state.
+    pub entry: Arc<ProposalEntry>,
+    /// `open`, `passed` or `expired`.
+    pub status: &'static str,
+    /// How many votes of the committee are still missing; 0 unless it is open.
+    pub missing: u32,
+}
+
+impl ProposalAt {
+    /// A proposal in an epoch with a committee.
+    pub fn new(entry: Arc<ProposalEntry>, epoch: u64, committee: &Committee) -> Self {
+        let votes = entry.votes.iter().filter(|key| committee.contains(key)).count();
+        let status = match entry.passed {
+            Some(_) => "passed",
+            None if entry.expires_epoch < epoch => "expired",
+            None => "open",
+        };
+        let missing = if status == "open" { committee.quorum().saturating_sub(votes) } else { 0 };
+        Self { entry, status, missing: u32::try_from(missing).unwrap_or(u32::MAX) }
+    }
 }
 
 impl Snapshot {
     /// The snapshot of a chain that holds nothing yet.
     pub fn empty(height: Height) -> Self {
-        Self { height, streams: Vec::new(), validators: Vec::new(), identities: Vec::new(), blocks: Arc::new(Vec::new) }
+        Self {
+            height,
+            streams: Vec::new(),
+            validators: Vec::new(),
+            identities: Vec::new(),
+            roles: Vec::new(),
+            proposals: Vec::new(),
+            committees: Vec::new(),
+            parameters: None,
+            blocks: Arc::new(Vec::new),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the followed chain says, in memory and indexed: blocks, streams, identities, anchors.
 //!
 //! Only [`crate::follow`] writes to it, and only what a certificate proves final. Everything is append-only and knows
-//! its block, so that "as of height H" is a filter; except for what changes in place (an identity's key, a stream's owner,
-//! a validator's record), which is shown as it stands now. Costs about 150 bytes a block and 900 bytes an anchor.
+//! its block, so that "as of height H" is a filter; what changes in place (an identity's key, a stream's owner, a
+//! validator's record) is kept in versions ([`crate::history`]). Costs about 190 bytes a block and 900 bytes an anchor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,11 @@ use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, PublicKey};
+use cairn_proof::parameters::Parameters;
 use cairn_proof::statement::{Anchor, Body, Change};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
+
+use crate::history::{CommitteeAt, History, RoleAt};
 
 /// A final block, without its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub struct Ledger {
     /// Every key that an identity ever had, oldest first.
     keys: BTreeMap<IdentityId, Vec<PublicKey>>,
     committee_changes: Vec<Arc<CommitteeChange>>,
+    history: History,
 }
 
 impl Ledger {
@@ -88,6 +92,7 @@ impl Ledger {
             identities: BTreeMap::new(),
             keys: BTreeMap::new(),
             committee_changes: vec![],
+            history: History::default(),
             state,
             genesis,
         };
@@ -96,6 +101,7 @@ impl Ledger {
         for key in identities.chain(genesis.validator_keys()) {
             ledger.refresh_identity(&IdentityId::of(&key));
         }
+        ledger.history = History::of_genesis(&ledger.state, ledger.identities.keys().copied());
         ledger
     }
 
@@ -110,6 +116,7 @@ impl Ledger {
         for (applied, envelope) in applied.into_iter().zip(statements) {
             self.take_in(applied, envelope);
         }
+        self.history.note_block(self.header.height, &self.state);
         if let Some(certificate) =
             certificate.filter(|_| self.header.next_validators_hash != self.header.validators_hash)
         {
@@ -124,6 +131,7 @@ impl Ledger {
     /// Indexes what one statement of the last block changed.
     fn take_in(&mut self, applied: Applied, envelope: Vec<u8>) {
         let Applied { id, statement, log_index } = applied;
+        self.history.note_statement(self.header.height, &self.state, &statement.body);
         match statement.body {
             Body::Anchor(anchor) => {
                 let entry = Arc::new(AnchorEntry {
@@ -237,6 +245,48 @@ impl Ledger {
             Header::decode(&change.header.0).is_ok_and(|header| epoch::epoch_of(header.height, blocks) < epoch)
         };
         &self.committee_changes[..self.committee_changes.partition_point(ends_before)]
+    }
+
+    /// The identities after the block at `height`, by id.
+    #[must_use]
+    pub fn identities_at(&self, height: Height) -> Vec<Arc<IdentityEntry>> {
+        self.history.identities_at(height)
+    }
+
+    /// The streams after the block at `height`, by name.
+    #[must_use]
+    pub fn streams_at(&self, height: Height) -> Vec<Arc<StreamEntry>> {
+        self.history.streams_at(height)
+    }
+
+    /// The roles that were ever given, as they stood after the block at `height`.
+    #[must_use]
+    pub fn roles_at(&self, height: Height) -> Vec<RoleAt> {
+        self.history.roles_at(height)
+    }
+
+    /// The proposals after the block at `height`, by id.
+    #[must_use]
+    pub fn proposals_at(&self, height: Height) -> Vec<Arc<ProposalEntry>> {
+        self.history.proposals_at(height)
+    }
+
+    /// The validators there were after the block at `height`, by key. What is counted within an epoch is left out.
+    #[must_use]
+    pub fn validators_at(&self, height: Height) -> Vec<ValidatorEntry> {
+        self.history.validators_at(height)
+    }
+
+    /// The committees up to the one that certifies the block after `height`, oldest first.
+    #[must_use]
+    pub fn committees_at(&self, height: Height) -> &[CommitteeAt] {
+        self.history.committees_at(height)
+    }
+
+    /// The parameters in force after the block at `height`.
+    #[must_use]
+    pub fn parameters_at(&self, height: Height) -> Parameters {
+        self.history.parameters_at(height).unwrap_or(self.genesis.parameters)
     }
 
     /// All streams by name.

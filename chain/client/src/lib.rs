@@ -9,18 +9,22 @@
 //! | [`http`] | requests to nodes, bounded, with failover |
 //! | [`submit`] | sign, submit, wait for finality |
 //! | [`ledger`] | what the followed chain says: blocks, streams, identities, anchors |
+//! | [`history`] | what changes in place, at every height |
 //! | [`follow`] | the task that keeps a ledger up to date |
 //! | [`error`] | errors with a kind that tells the caller what to do |
 
 pub mod error;
 pub mod follow;
+pub mod history;
 pub mod http;
 pub mod ledger;
 mod prepare;
 pub mod submit;
 
+pub use cairn_chain_state::{EpochCounts, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus};
 pub use error::{ClientError, ErrorKind};
 pub use follow::{Follower, FollowerConfig, FollowerStatus};
+pub use history::{CommitteeAt, RoleAt};
 pub use http::{CertifiedHeader, Client, HeadInfo, LogProof, StatementStatus};
 pub use ledger::{AnchorEntry, BlockSummary, Ledger};
 pub use reqwest::Url;

@@ -50,6 +50,7 @@ pub enum SubmitError {
 #[derive(Debug, Clone)]
 pub struct Submitter {
     client: Client,
+    identity: IdentityId,
     key: Arc<SigningKey>,
     chain: ChainTag,
     /// The last number given out; none until the chain was asked.
@@ -57,16 +58,22 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// For the identity that was registered with `key`.
+    /// For the identity that was registered with `key`, and still signs with it.
     #[must_use]
     pub fn new(client: Client, key: SigningKey, chain: ChainTag) -> Self {
-        Self { client, key: Arc::new(key), chain, last: Arc::default() }
+        Self::for_identity(client, key.identity(), key, chain)
+    }
+
+    /// For an identity that signs with `key`, whatever it was registered with.
+    #[must_use]
+    pub fn for_identity(client: Client, identity: IdentityId, key: SigningKey, chain: ChainTag) -> Self {
+        Self { client, identity, key: Arc::new(key), chain, last: Arc::default() }
     }
 
     /// The identity that signs.
     #[must_use]
-    pub fn identity(&self) -> IdentityId {
-        self.key.identity()
+    pub const fn identity(&self) -> IdentityId {
+        self.identity
     }
 
     /// The client that it submits through.
@@ -106,7 +113,7 @@ impl Submitter {
 
     /// Signs with the next number and hands it to a node. One at a time, so that numbers arrive in their order.
     async fn send(&self, body: &Body, deadline: Instant) -> Result<(Digest, Vec<u8>), SubmitError> {
-        let signer = self.key.identity();
+        let signer = self.identity;
         let mut last = self.last.lock().await;
         let mut attempt = 1;
         loop {

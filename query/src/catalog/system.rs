@@ -23,10 +23,26 @@
 //! `batch_bytes_max`, `batch_age_ms_max`, `gaps_allowed`, `anchorers`, `owner`, `block`; and of its anchors `anchored`
 //! (batches), `records`, `quarantined`.
 //!
-//! `cairn.validators`: `position` (as certificates count them), `name`, `public_key`.
+//! `cairn.validators`, one row for each validator there ever was: `name`, `public_key`, `address`, `status` (active,
+//! suspended, removed), `since` (the block of that status), `position` (its place in the committee that certifies the
+//! next block, as certificates count; null if it is not in it), `proposals_made`, `proposals_missed`, `votes_seen` (in
+//! attested certificates), `equivocations` (proven), `absent_epochs` (in a row).
 //!
-//! `cairn.identities`: `identity`, `name`, `kind`, `public_key`, `controller` (null for those of the genesis), `block`.
+//! `cairn.committees`, one row for each member of each committee: `epoch` (its first), `block` (the first that it
+//! certifies), `position`, `name`, `public_key`.
+//!
+//! `cairn.proposals`: `proposal`, `change`, `detail`, `status` (open, passed, expired), `votes` (names, in their order),
+//! `missing` (votes, while it is open), `expires_epoch` (the last in which votes count), `opened` and `passed` (blocks).
+//!
+//! `cairn.parameters`: `name`, `value`.
+//!
+//! `cairn.identities`: `identity`, `did` (of its first key), `name`, `kind`, `status` (active, expired, revoked),
+//! `public_key` (it signs with now), `controller` (null for those of the genesis and for validators), `block`, `revoked`
+//! (block), `expires`.
+//!
+//! `cairn.roles`: `stream`, `role`, `identity`, `granted`, `block` (in which that was said last).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -36,10 +52,11 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use cairn_anchor::schema::UTC;
-use cairn_chain_client::{AnchorEntry, BlockSummary};
+use cairn_chain_client::{AnchorEntry, BlockSummary, RoleAt};
 use cairn_proof::digest::Digest;
-use cairn_proof::identity::IdentityKind;
-use cairn_proof::statement::Anchor;
+use cairn_proof::identity::PublicKey;
+use cairn_proof::parameters::Parameters;
+use cairn_proof::statement::{Anchor, Change};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, project_schema};
 use datafusion::datasource::TableType;
@@ -49,7 +66,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::facts::{signed, signed32};
-use crate::snapshot::{IdentityAt, Snapshot, StreamAt, ValidatorAt};
+use crate::snapshot::{IdentityAt, ProposalAt, Snapshot, StreamAt, ValidatorAt};
 
 /// How many rows go into one batch.
 const BATCH_ROWS: usize = 8_192;
@@ -61,7 +78,11 @@ pub(crate) enum SystemKind {
     Blocks,
     Streams,
     Validators,
+    Committees,
+    Proposals,
+    Parameters,
     Identities,
+    Roles,
 }
 
 /// A column: its name, its type, whether it may be null, and how its values come from rows.
@@ -100,6 +121,10 @@ fn optional_texts<T: ToString>(values: impl Iterator<Item = Option<T>>) -> Array
 
 fn longs(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values.map(signed)))
+}
+
+fn optional_longs(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.map(|value| value.map(signed)).collect::<Int64Array>())
 }
 
 fn ints(values: impl Iterator<Item = u32>) -> ArrayRef {
@@ -223,30 +248,158 @@ fn stream_columns() -> Vec<Column<StreamAt>> {
     ]
 }
 
-fn validator_columns() -> Vec<Column<(u32, ValidatorAt)>> {
+fn validator_columns() -> Vec<Column<ValidatorAt>> {
     vec![
-        column("position", DataType::Int32, |rows| ints(rows.iter().map(|row| row.0))),
-        text("name", |rows| texts(rows.iter().map(|row| &row.1.name))),
-        text("public_key", |rows| texts(rows.iter().map(|row| row.1.public_key))),
+        text("name", |rows| texts(rows.iter().map(|row| &row.entry.name))),
+        text("public_key", |rows| texts(rows.iter().map(|row| row.entry.public_key))),
+        text("address", |rows| texts(rows.iter().map(|row| &row.entry.address))),
+        text("status", |rows| texts(rows.iter().map(|row| row.entry.status.name()))),
+        long("since", |rows| longs(rows.iter().map(|row| row.entry.since.0))),
+        column("position", DataType::Int32, |rows: &[ValidatorAt]| {
+            Arc::new(rows.iter().map(|row| row.position.map(signed32)).collect::<Int32Array>())
+        })
+        .nullable(),
+        long("proposals_made", |rows| longs(rows.iter().map(|row| row.entry.proposals_made))),
+        long("proposals_missed", |rows| longs(rows.iter().map(|row| row.entry.proposals_missed))),
+        long("votes_seen", |rows| longs(rows.iter().map(|row| row.entry.votes_seen))),
+        long("equivocations", |rows| longs(rows.iter().map(|row| row.entry.equivocations))),
+        long("absent_epochs", |rows| longs(rows.iter().map(|row| row.entry.absent_epochs))),
+    ]
+}
+
+/// A member of a committee.
+struct Member {
+    epoch: u64,
+    block: u64,
+    position: u32,
+    name: String,
+    key: PublicKey,
+}
+
+fn members(snapshot: &Snapshot) -> Vec<Member> {
+    let names = names(snapshot);
+    let mut rows = Vec::new();
+    for at in &snapshot.committees {
+        for (position, key) in (0..).zip(at.committee.keys()) {
+            let name = names.get(key).copied().unwrap_or_default().to_owned();
+            rows.push(Member { epoch: at.epoch, block: at.first.0, position, name, key: *key });
+        }
+    }
+    rows
+}
+
+fn names(snapshot: &Snapshot) -> HashMap<PublicKey, &str> {
+    snapshot.validators.iter().map(|row| (row.entry.public_key, row.entry.name.as_str())).collect()
+}
+
+fn committee_columns() -> Vec<Column<Member>> {
+    vec![
+        long("epoch", |rows| longs(rows.iter().map(|row| row.epoch))),
+        long("block", |rows| longs(rows.iter().map(|row| row.block))),
+        column("position", DataType::Int32, |rows| ints(rows.iter().map(|row| row.position))),
+        text("name", |rows| texts(rows.iter().map(|row| &row.name))),
+        text("public_key", |rows| texts(rows.iter().map(|row| row.key))),
+    ]
+}
+
+/// A proposal, with the names of those whom it is about.
+struct Proposal {
+    at: ProposalAt,
+    detail: String,
+    voters: Vec<String>,
+}
+
+fn proposals(snapshot: &Snapshot) -> Vec<Proposal> {
+    let names = names(snapshot);
+    let name = |key: &PublicKey| names.get(key).map_or_else(|| key.to_string(), |name| (*name).to_owned());
+    let proposal = |at: &ProposalAt| Proposal {
+        detail: detail(&at.entry.change, name),
+        voters: at.entry.votes.iter().map(name).collect(),
+        at: at.clone(),
+    };
+    let mut rows: Vec<_> = snapshot.proposals.iter().map(proposal).collect();
+    rows.sort_by_key(|row| (row.at.entry.height, row.at.entry.id));
+    rows
+}
+
+fn detail(change: &Change, name: impl Fn(&PublicKey) -> String) -> String {
+    match change {
+        Change::AddValidator { public_key, name, address, .. } => format!("{name} at {address}, key {public_key}"),
+        Change::RemoveValidator { public_key } | Change::Reinstate { public_key } => name(public_key),
+        Change::SetAddress { public_key, address } => format!("{} at {address}", name(public_key)),
+        Change::SetParameters(parameters) => {
+            values(parameters).map(|(name, value)| format!("{name} = {value}")).join(", ")
+        }
+    }
+}
+
+fn proposal_columns() -> Vec<Column<Proposal>> {
+    vec![
+        text("proposal", |rows| texts(rows.iter().map(|row| row.at.entry.id))),
+        text("change", |rows| texts(rows.iter().map(|row| row.at.entry.change.name()))),
+        text("detail", |rows| texts(rows.iter().map(|row| &row.detail))),
+        text("status", |rows| texts(rows.iter().map(|row| row.at.status))),
+        column("votes", text_list_type(), |rows| text_lists(rows.iter().map(|row| row.voters.clone()))),
+        column("missing", DataType::Int32, |rows| ints(rows.iter().map(|row| row.at.missing))),
+        long("expires_epoch", |rows| longs(rows.iter().map(|row| row.at.entry.expires_epoch))),
+        long("opened", |rows| longs(rows.iter().map(|row| row.at.entry.height.0))),
+        long("passed", |rows: &[Proposal]| {
+            optional_longs(rows.iter().map(|row| row.at.entry.passed.map(|height| height.0)))
+        })
+        .nullable(),
+    ]
+}
+
+fn values(parameters: &Parameters) -> [(&'static str, u64); 7] {
+    [
+        ("epoch_blocks", parameters.epoch_blocks),
+        ("heartbeat_ms", parameters.heartbeat_ms),
+        ("block_statements_max", parameters.block_statements_max.into()),
+        ("block_bytes_max", parameters.block_bytes_max.into()),
+        ("batch_records_max", parameters.batch_records_max.into()),
+        ("absence_epochs", parameters.absence_epochs.into()),
+        ("vote_epochs", parameters.vote_epochs.into()),
+    ]
+}
+
+fn parameter_columns() -> Vec<Column<(&'static str, u64)>> {
+    vec![
+        text("name", |rows| texts(rows.iter().map(|row| row.0))),
+        long("value", |rows| longs(rows.iter().map(|row| row.1))),
     ]
 }
 
 fn identity_columns() -> Vec<Column<IdentityAt>> {
-    fn kind(kind: IdentityKind) -> &'static str {
-        match kind {
-            IdentityKind::Organisation => "organisation",
-            IdentityKind::Person => "person",
-            IdentityKind::Device => "device",
-            IdentityKind::Node => "node",
-        }
-    }
     vec![
-        text("identity", |rows| texts(rows.iter().map(|row| row.id))),
-        text("name", |rows| texts(rows.iter().map(|row| &row.name))),
-        text("kind", |rows| texts(rows.iter().map(|row| kind(row.kind)))),
-        text("public_key", |rows| texts(rows.iter().map(|row| row.public_key))),
-        text("controller", |rows: &[IdentityAt]| optional_texts(rows.iter().map(|row| row.controller))).nullable(),
-        long("block", |rows| longs(rows.iter().map(|row| row.registered.0))),
+        text("identity", |rows| texts(rows.iter().map(|row| row.entry.id))),
+        text("did", |rows| texts(rows.iter().map(|row| row.entry.first_key.did()))),
+        text("name", |rows| texts(rows.iter().map(|row| &row.entry.name))),
+        text("kind", |rows| texts(rows.iter().map(|row| row.entry.kind.name()))),
+        text("status", |rows| texts(rows.iter().map(|row| row.status))),
+        text("public_key", |rows| texts(rows.iter().map(|row| row.entry.public_key))),
+        text("controller", |rows: &[IdentityAt]| optional_texts(rows.iter().map(|row| row.entry.controller)))
+            .nullable(),
+        long("block", |rows| longs(rows.iter().map(|row| row.entry.height.0))),
+        long("revoked", |rows: &[IdentityAt]| {
+            optional_longs(rows.iter().map(|row| row.entry.revoked.map(|height| height.0)))
+        })
+        .nullable(),
+        column("expires", time_type(), |rows: &[IdentityAt]| {
+            times(rows.iter().map(|row| row.entry.expires_ms.map(signed)))
+        })
+        .nullable(),
+    ]
+}
+
+fn role_columns() -> Vec<Column<RoleAt>> {
+    vec![
+        text("stream", |rows| texts(rows.iter().map(|row| &row.stream))),
+        text("role", |rows| texts(rows.iter().map(|row| row.role.name()))),
+        text("identity", |rows| texts(rows.iter().map(|row| row.identity))),
+        column("granted", DataType::Boolean, |rows| {
+            Arc::new(rows.iter().map(|row| Some(row.granted)).collect::<BooleanArray>())
+        }),
+        long("block", |rows| longs(rows.iter().map(|row| row.height.0))),
     ]
 }
 
@@ -282,7 +435,11 @@ impl SystemTable {
             SystemKind::Blocks => schema_of(&block_columns()),
             SystemKind::Streams => schema_of(&stream_columns()),
             SystemKind::Validators => schema_of(&validator_columns()),
+            SystemKind::Committees => schema_of(&committee_columns()),
+            SystemKind::Proposals => schema_of(&proposal_columns()),
+            SystemKind::Parameters => schema_of(&parameter_columns()),
             SystemKind::Identities => schema_of(&identity_columns()),
+            SystemKind::Roles => schema_of(&role_columns()),
         };
         Self { kind, schema, snapshot }
     }
@@ -297,10 +454,14 @@ impl SystemTable {
             }
             SystemKind::Blocks => batches_of(&block_columns(), wanted, &(self.snapshot.blocks)()),
             SystemKind::Streams => batches_of(&stream_columns(), wanted, &self.snapshot.streams),
-            SystemKind::Validators => {
-                let rows: Vec<_> = (0_u32..).zip(self.snapshot.validators.iter().cloned()).collect();
-                batches_of(&validator_columns(), wanted, &rows)
+            SystemKind::Validators => batches_of(&validator_columns(), wanted, &self.snapshot.validators),
+            SystemKind::Committees => batches_of(&committee_columns(), wanted, &members(&self.snapshot)),
+            SystemKind::Proposals => batches_of(&proposal_columns(), wanted, &proposals(&self.snapshot)),
+            SystemKind::Parameters => {
+                let rows: Vec<_> = self.snapshot.parameters.iter().flat_map(values).collect();
+                batches_of(&parameter_columns(), wanted, &rows)
             }
+            SystemKind::Roles => batches_of(&role_columns(), wanted, &self.snapshot.roles),
             SystemKind::Identities => batches_of(&identity_columns(), wanted, &self.snapshot.identities),
         }
     }

@@ -17,13 +17,16 @@ use cairn_anchor::roots::Roots;
 use cairn_anchor::schema::table_schema;
 use cairn_anchor::seal::{DecodedColumns, Sealed, seal};
 use cairn_anchor::store::SegmentStore;
+use cairn_proof::committee::Committee;
 use cairn_proof::digest::sha256;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::parameters::Parameters;
 use cairn_proof::record::BatchSecret;
-use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, StreamDefinition};
+use cairn_proof::statement::{BatchLimits, Change, Format, Role, SchemaVersion, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 use cairn_query::{
-    AnchorEntry, BlockSummary, Engine, FixedSnapshots, IdentityAt, QueryConfig, Snapshot, StreamAt, ValidatorAt,
+    AnchorEntry, BlockSummary, CommitteeAt, Engine, EpochCounts, FixedSnapshots, IdentityAt, IdentityEntry, ProposalAt,
+    ProposalEntry, QueryConfig, RoleAt, Snapshot, StreamAt, ValidatorAt, ValidatorEntry, ValidatorStatus,
 };
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -191,15 +194,18 @@ impl City {
         Snapshot {
             height,
             streams,
-            validators: vec![ValidatorAt { name: "one".to_owned(), public_key: key(1).public() }],
-            identities: vec![IdentityAt {
-                id: owner(),
-                kind: IdentityKind::Organisation,
-                name: "the city".to_owned(),
-                public_key: key(2).public(),
-                controller: None,
-                registered: Height(0),
+            validators: validators(height),
+            identities: identities(height),
+            roles: vec![RoleAt {
+                stream: "traffic.flow".to_owned(),
+                role: Role::Anchorer,
+                identity: owner(),
+                granted: height < Height(6),
+                height: if height < Height(6) { Height(1) } else { Height(6) },
             }],
+            proposals: proposals(height),
+            committees: committees(height),
+            parameters: Some(Parameters { epoch_blocks: 3, heartbeat_ms: 500, ..Parameters::default() }),
             blocks: Arc::new(move || (0..=height.0).map(block).collect()),
         }
     }
@@ -236,6 +242,91 @@ impl City {
     pub(crate) fn edit(&mut self, at: usize, change: impl FnOnce(&mut AnchorEntry)) {
         change(Arc::make_mut(&mut self.entries[at]));
     }
+}
+
+fn validator(seed: u8, height: Height) -> ValidatorEntry {
+    ValidatorEntry {
+        public_key: key(seed).public(),
+        name: format!("validator-{seed}"),
+        address: format!("10.0.0.{seed}:7000"),
+        status: if seed == 11 && height >= Height(5) { ValidatorStatus::Suspended } else { ValidatorStatus::Active },
+        since: if seed == 11 && height >= Height(5) { Height(5) } else { Height(0) },
+        proposals_made: height.0,
+        proposals_missed: 2,
+        votes_seen: 3,
+        equivocations: u64::from(seed == 11 && height >= Height(5)),
+        absent_epochs: 0,
+        running: EpochCounts::default(),
+    }
+}
+
+/// Two validators, of which one is suspended in block 5 and out of the committee from block 6 on.
+fn validators(height: Height) -> Vec<ValidatorAt> {
+    let committee = committees(height).pop().unwrap().committee;
+    let mut all: Vec<_> = [10, 11].map(|seed| validator(seed, height)).to_vec();
+    all.sort_by_key(|entry| entry.public_key);
+    let at = |entry: ValidatorEntry| {
+        let position = committee.place(&entry.public_key).map(|place| u32::try_from(place).unwrap());
+        ValidatorAt { entry, position }
+    };
+    all.into_iter().map(at).collect()
+}
+
+fn committees(height: Height) -> Vec<CommitteeAt> {
+    let of = |seeds: &[u8]| {
+        let mut keys: Vec<_> = seeds.iter().map(|seed| key(*seed).public()).collect();
+        keys.sort();
+        Arc::new(Committee::new(keys).unwrap())
+    };
+    let mut all = vec![CommitteeAt { epoch: 0, first: Height(0), committee: of(&[10, 11]) }];
+    if height >= Height(5) {
+        all.push(CommitteeAt { epoch: 2, first: Height(6), committee: of(&[10]) });
+    }
+    all
+}
+
+/// A device that is revoked in block 6, and one whose time is over with block 4.
+fn identities(height: Height) -> Vec<IdentityAt> {
+    let entry = |seed: u8, name: &str, kind| IdentityEntry {
+        id: key(seed).identity(),
+        first_key: key(seed).public(),
+        public_key: key(seed).public(),
+        kind,
+        name: name.to_owned(),
+        controller: (seed != 2).then(owner),
+        height: Height(0),
+        revoked: None,
+        expires_ms: None,
+    };
+    let revoked = (height >= Height(6)).then_some(Height(6));
+    let all = [
+        entry(2, "the city", IdentityKind::Organisation),
+        IdentityEntry { revoked, ..entry(20, "meter-1", IdentityKind::Device) },
+        IdentityEntry { expires_ms: Some(block_time(4)), ..entry(21, "meter-2", IdentityKind::Device) },
+    ];
+    all.into_iter().map(|entry| IdentityAt::new(Arc::new(entry), block_time(height.0))).collect()
+}
+
+fn proposals(height: Height) -> Vec<ProposalAt> {
+    let (ten, eleven) = (key(10).public(), key(11).public());
+    let entry = |change: Change, votes: Vec<_>, passed| ProposalEntry {
+        id: sha256(&[&change.encode()]),
+        expires_epoch: 1,
+        change,
+        height: Height(2),
+        votes,
+        passed,
+    };
+    let committee = committees(height).pop().unwrap().committee;
+    let all = [
+        entry(Change::RemoveValidator { public_key: eleven }, vec![ten], None),
+        entry(
+            Change::SetAddress { public_key: ten, address: "10.0.0.10:7000".to_owned() },
+            vec![eleven, ten],
+            Some(Height(3)),
+        ),
+    ];
+    all.into_iter().map(|entry| ProposalAt::new(Arc::new(entry), height.next().0 / 3, &committee)).collect()
 }
 
 /// The outboard file beside a segment.
