@@ -9,7 +9,7 @@ seed() { # target, names of golden forms
   mkdir -p "corpus/$target"
   for name in "$@"; do
     case $name in
-      *.json) cp "$golden/$name" "corpus/$target/" ;;
+      *.*) cp "$golden/$name" "corpus/$target/" ;;
       *) xxd -r -p "$golden/$name.hex" > "corpus/$target/$name" ;;
     esac
   done
@@ -22,7 +22,11 @@ seed block block blocks
 seed certificate certificate
 seed receipt receipt.json receipts/{one,change,changes,checkpoint,rotated}.json
 seed state_proof state-proof-present.json state-proof-absent.json
-mkdir -p corpus/did
+seed note checkpoint.txt
+seed tlog_proof anchor.tlog-proof
+mkdir -p corpus/did corpus/tile
+printf 'tile/0/x001/x234/067.p/8' > corpus/tile/hashes
+printf 'tile/entries/000' > corpus/tile/entries
 sed -n 's/^did of device: //p' "$golden/digests.txt" | tr -d '\n' > corpus/did/device
 seed genesis city.json genesis.json
 seed cbor record anchor header block genesis validators

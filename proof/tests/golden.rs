@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use cairn_proof::block::SignedBlock;
 use cairn_proof::certificate::{CertificateError, Finalization};
+use cairn_proof::checkpoint::verify_for;
 use cairn_proof::digest::sha256;
 use cairn_proof::evidence::EquivocationKind;
 use cairn_proof::genesis::Genesis;
@@ -20,6 +21,7 @@ use cairn_proof::receipt::Receipt;
 use cairn_proof::record::RecordHasher;
 use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::SignedStatement;
+use cairn_proof::tlog_proof::TlogProof;
 use cairn_proof::tree;
 use cairn_proof::{LeafIndex, TreeSize};
 
@@ -43,6 +45,8 @@ fn files() -> Vec<(String, String)> {
         vectors::forms().into_iter().map(|(name, bytes)| (format!("{name}.hex"), as_hex(&bytes))).collect();
     files.push(("digests.txt".into(), vectors::digests()));
     files.push(("state.txt".into(), vectors::state::text()));
+    files.push(("checkpoint.txt".into(), vectors::checkpoint().to_text()));
+    files.push(("anchor.tlog-proof".into(), vectors::tlog_proof().to_text()));
     for (name, proof) in vectors::state_proofs() {
         files.push((name.into(), String::from_utf8(proof.to_json().unwrap()).unwrap()));
     }
@@ -106,7 +110,7 @@ fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
 fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
     let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
     let nothing = |_| false;
-    let forms: [(&str, Accepts, fn(u8) -> bool); 7] = [
+    let forms: [(&str, Accepts, fn(u8) -> bool); 9] = [
         ("city.json", bodies::genesis, genesis_end),
         ("receipt.json", bodies::receipt, nothing),
         ("receipts/one.json", bodies::receipt, nothing),
@@ -114,6 +118,8 @@ fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are
         ("receipts/checkpoint.json", bodies::receipt, nothing),
         ("state-proof-present.json", bodies::state_proof, nothing),
         ("state-proof-absent.json", bodies::state_proof, nothing),
+        ("checkpoint.txt", bodies::note, nothing),
+        ("anchor.tlog-proof", bodies::tlog_proof, nothing),
     ];
     for (name, accepts, may_follow) in forms {
         let whole = std::fs::read(path(name)).unwrap();
@@ -121,6 +127,10 @@ fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are
         let shortest = whole.trim_ascii_end().len();
         for length in 0..whole.len() {
             let allowed = length >= shortest && may_follow(b'\n');
+            // A note is one with fewer signatures, too: whoever counts them says how many it takes.
+            let whole_line =
+                whole[..length].ends_with(b"\n") && whole[..length].windows(6).any(|w| w == "\n\n— ".as_bytes());
+            let allowed = allowed || (!name.ends_with(".json") && whole_line && length < whole.len());
             assert_eq!(accepts(&whole[..length]), allowed, "{name}: the first {length} bytes");
         }
         for byte in 0..=u8::MAX {
@@ -166,6 +176,17 @@ fn proposals_and_evidence_hold() {
     assert!(vote.change.possession_holds(&genesis.tag()));
     let kind = vectors::equivocation().verify(&genesis.tag());
     assert_eq!(kind, Ok(EquivocationKind::NullifyAndFinalize));
+}
+
+#[test]
+fn the_checkpoint_and_the_tlog_proof_hold() {
+    let (genesis, header) = (vectors::genesis(), vectors::header());
+    let note = std::fs::read_to_string(path("checkpoint.txt")).unwrap();
+    let cosigned = verify_for(&header, genesis.committee().keys(), &note).unwrap();
+    assert_eq!((cosigned.validators.len(), cosigned.others.len()), (3, 1));
+    let text = std::fs::read_to_string(path("anchor.tlog-proof")).unwrap();
+    let verified = TlogProof::parse(&text).unwrap().verify(&genesis).unwrap();
+    assert_eq!((verified.anchor, verified.checkpoint.root), (vectors::anchor(), header.log_root));
 }
 
 #[test]

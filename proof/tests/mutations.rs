@@ -95,7 +95,7 @@ fn changed(mut bytes: Vec<u8>, donor: &[u8], changes: &[Change]) -> Vec<u8> {
 
 fn golden(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    if name.ends_with(".json") {
+    if name.contains('.') {
         return std::fs::read(folder.join(name)).unwrap();
     }
     if name == "did" {
@@ -154,6 +154,16 @@ fn changed_state_proofs() {
 }
 
 #[test]
+fn changed_notes() {
+    mutate(&["checkpoint.txt"], bodies::note);
+}
+
+#[test]
+fn changed_tlog_proofs() {
+    mutate(&["anchor.tlog-proof"], bodies::tlog_proof);
+}
+
+#[test]
 fn changed_dids() {
     mutate(&["did"], bodies::did);
 }
@@ -192,12 +202,18 @@ fn changed_cbor() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
+    /// A path of a tile has one form, whatever is put together out of its parts.
+    #[test]
+    fn tiles_have_one_path(parts in vec("tile|/|[0-9]{1,4}|x[0-9]{3}|\\.p|entries", 0..12)) {
+        bodies::tile(parts.concat().as_bytes());
+    }
+
     /// Nothing that anybody sends does harm.
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        let bodies: [fn(&[u8]) -> bool; 9] = [
+        let bodies: [fn(&[u8]) -> bool; 12] = [
             bodies::record, bodies::statement, bodies::header, bodies::block, bodies::certificate, bodies::receipt,
-            bodies::genesis, bodies::state_proof, bodies::did,
+            bodies::genesis, bodies::state_proof, bodies::did, bodies::note, bodies::tlog_proof, bodies::tile,
         ];
         for body in bodies {
             body(&bytes);

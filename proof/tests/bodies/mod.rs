@@ -9,16 +9,20 @@
 use cairn_proof::block::{SignedBlock, decode_blocks, encode_blocks};
 use cairn_proof::cbor::{CborError, Reader, Writer};
 use cairn_proof::certificate::Finalization;
+use cairn_proof::checkpoint::{Checkpoint, verify};
 use cairn_proof::committee::VALIDATORS_MAX;
 use cairn_proof::digest::{Digest, sha256};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{PublicKey, SigningKey};
+use cairn_proof::note::Note;
 use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::Receipt;
 use cairn_proof::record::OwnedRecord;
 use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::{ChainTag, SignedStatement, statement_id};
+use cairn_proof::tile::Tile;
+use cairn_proof::tlog_proof::{Extra, TlogProof};
 
 /// Bytes of an Ed25519 signature, which end an envelope.
 const SIGNATURE_BYTES: usize = 64;
@@ -134,6 +138,41 @@ pub(crate) fn state_proof(bytes: &[u8]) -> bool {
         assert_eq!(proven.value, proof.value.map(|value| value.0));
         assert_eq!(proven.header.encode(), proof.header.0);
     }
+    true
+}
+
+/// A signed note, which may be a checkpoint.
+pub(crate) fn note(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(note) = Note::parse(text) else { return false };
+    assert_eq!(note.to_text(), text, "a note has one form");
+    if let Ok(checkpoint) = Checkpoint::parse(note.text()) {
+        assert_eq!(checkpoint.text(), note.text(), "a checkpoint has one form");
+    }
+    let stranger = SigningKey::from_seed(&[77; 32]).public();
+    assert!(verify("cairn/golden-city", &[stranger], text).is_err(), "nobody has signed with this key");
+    true
+}
+
+/// A tlog-proof with Cairn's extra data.
+pub(crate) fn tlog_proof(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(proof) = TlogProof::parse(text) else { return false };
+    assert_eq!(proof.to_text(), text, "a tlog-proof has one form");
+    if let Some(Ok(extra)) = proof.extra.as_deref().map(Extra::decode) {
+        assert_eq!(Some(extra.encode()), proof.extra, "extra data has one encoding");
+    }
+    let genesis = Genesis::from_json(include_bytes!("../golden/city.json")).expect("the golden genesis is good");
+    if let Ok(verified) = proof.verify(&genesis) {
+        assert!(verified.cosigned.validators.len() >= verified.committee.quorum());
+    }
+    true
+}
+
+/// The path of a tile.
+pub(crate) fn tile(bytes: &[u8]) -> bool {
+    let Some(tile) = std::str::from_utf8(bytes).ok().and_then(|path| Tile::parse(path).ok()) else { return false };
+    assert_eq!(tile.to_string().as_bytes(), bytes, "a tile has one path");
     true
 }
 

@@ -15,10 +15,12 @@ pub(crate) mod state;
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
 use cairn_proof::cbor::Writer;
 use cairn_proof::certificate::forge;
+use cairn_proof::checkpoint::Checkpoint;
 use cairn_proof::evidence::{self, Equivocation, Message};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::note::{Algorithm, Note, VerifierKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::state_proof::{StateProof, Subject};
@@ -26,6 +28,7 @@ use cairn_proof::statement::{
     Anchor, Attest, BatchLimits, Body, Change, Format, Gap, RegisterIdentity, RevokeIdentity, Role, RotateKey,
     SchemaVersion, SegmentRef, SetExpiry, SetRole, Statement, StreamDefinition, TransferStream, Vote, statement_id,
 };
+use cairn_proof::tlog_proof::{Extra, TlogProof};
 use cairn_proof::tree;
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize};
 
@@ -34,6 +37,8 @@ pub(crate) const INGEST: u8 = 9;
 pub(crate) const DEVICE: u8 = 10;
 /// The device's key after a rotation.
 pub(crate) const ROTATED: u8 = 11;
+/// A witness of the log.
+pub(crate) const WITNESS: u8 = 20;
 /// A validator that is voted in.
 pub(crate) const CANDIDATE: u8 = 5;
 /// The record whose path is shown.
@@ -192,6 +197,21 @@ pub(crate) fn equivocation() -> Equivocation {
     let finalize = Message::Finalize { parent_view: 0, payload: Digest([6; 32]) };
     let message = |message| evidence::forge::message(&liar, 0, 300, message, &chain);
     Equivocation::new(liar.public(), 0, 300, message(finalize), message(Message::Nullify))
+}
+
+/// The log after block 1 as a note, signed by three validators, each as the log and as a cosigner, and by a witness.
+pub(crate) fn checkpoint() -> Note {
+    let (checkpoint, seconds) = (Checkpoint::of(&header()), 1_700_000_100);
+    let mut lines: Vec<_> = (1..=3).flat_map(|seed| checkpoint.sign(&key(seed), seconds).unwrap()).collect();
+    let witness = VerifierKey::new("witness.example/w1", Algorithm::CosignatureV1, key(WITNESS).public()).unwrap();
+    lines.push(witness.sign(&key(WITNESS), &checkpoint.text(), seconds).unwrap());
+    Note::new(&checkpoint.text(), lines).unwrap()
+}
+
+/// That the anchor stands in that log.
+pub(crate) fn tlog_proof() -> TlogProof {
+    let extra = Extra { anchor: statements()[2].clone(), committees: vec![] };
+    TlogProof { extra: Some(extra.encode()), index: LeafIndex(0), path: vec![], checkpoint: checkpoint() }
 }
 
 /// What the state says after block 1: a stream that is there, and one that is not.
