@@ -1,4 +1,5 @@
 //! The golden chain of docs/formats.md, executed. Its state was computed from the description alone, by `proof`'s tests.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 
