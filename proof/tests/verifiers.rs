@@ -19,6 +19,9 @@ use cairn_proof::genesis::Genesis;
 use cairn_proof::receipt::{Receipt, Verified};
 use cairn_proof::state_proof::{Proven, StateProof};
 
+use hostile::Hostile;
+use hostile::chains::Chain;
+
 /// What a verifier says about a file: the lines that it prints, or the step that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
@@ -220,7 +223,7 @@ struct Golden {
     insert: String,
 }
 
-/// The golden receipts, valid and broken, and valid ones with a bit flipped in every byte of the shorter of them.
+/// The golden receipts, valid and broken, and some of them with bits flipped.
 fn golden_cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/receipts");
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
@@ -236,28 +239,68 @@ fn golden_cases() -> Vec<Case> {
         cases.push(Case { name: golden.name, bytes, genesis: file.clone(), verdict });
     }
     for (name, step) in [("change.json", 7), ("checkpoint.json", 5), ("one.json", 3)] {
-        let bytes = read(name);
-        for at in (0..bytes.len()).step_by(step) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << (at % 8);
-            let verdict = verdict(&flipped, &genesis);
-            let name = format!("{name}: bit {} of byte {at} flipped", at % 8);
-            cases.push(Case { name, bytes: flipped, genesis: file.clone(), verdict });
-        }
+        cases.extend(flipped(name, &read(name), step, &genesis, &file));
     }
     cases
+}
+
+/// The golden state proofs, as they are and with bits flipped.
+fn golden_state_proofs() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let file = folder.join("city.json");
+    let genesis = Genesis::from_json(&read("city.json")).unwrap();
+    let mut cases = vec![];
+    for name in ["state-proof-present.json", "state-proof-absent.json"] {
+        let bytes = read(name);
+        let verdict = verdict(&bytes, &genesis);
+        assert!(matches!(verdict, Verdict::Verified(_)), "{name}: {verdict:?}");
+        cases.extend(flipped(name, &bytes, 3, &genesis, &file));
+        cases.push(Case { name: name.into(), bytes, genesis: file.clone(), verdict });
+    }
+    cases
+}
+
+/// The file with one bit flipped in each `step`th byte.
+fn flipped(name: &str, bytes: &[u8], step: usize, genesis: &Genesis, file: &Path) -> Vec<Case> {
+    let flip = |at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        let verdict = verdict(&bytes, genesis);
+        Case { name: format!("{name}: bit {} of byte {at} flipped", at % 8), bytes, genesis: file.to_owned(), verdict }
+    };
+    (0..bytes.len()).step_by(step).map(flip).collect()
+}
+
+/// The receipts of the chains whose geneses are at the ends of what they may hold.
+fn chain_cases() -> Vec<Case> {
+    let folder = folder("chains");
+    let chains = hostile::chains::all().into_iter().enumerate();
+    let cases = |(place, chain): (usize, Chain)| {
+        let genesis = folder.join(format!("{place}.json"));
+        std::fs::write(&genesis, &chain.file).unwrap();
+        let verdict = verdict(&chain.receipt.bytes, &chain.genesis);
+        assert!(matches!(verdict, Verdict::Verified(_)), "{}: {verdict:?}", chain.name);
+        let Hostile { name, bytes, .. } = chain.receipt;
+        let mut cases = flipped(&name, &bytes, 400, &chain.genesis, &genesis);
+        cases.push(Case { name, bytes, genesis, verdict });
+        cases
+    };
+    chains.flat_map(cases).collect()
 }
 
 /// All files, judged here once for all languages.
 fn cases() -> &'static [Case] {
     static CASES: OnceLock<Vec<Case>> = OnceLock::new();
-    CASES.get_or_init(|| [golden_cases(), hostile_cases()].into_iter().flatten().collect())
+    CASES.get_or_init(|| {
+        [golden_cases(), golden_state_proofs(), hostile_cases(), chain_cases()].into_iter().flatten().collect()
+    })
 }
 
 #[test]
 fn each_hostile_file_is_what_it_is_expected_to_be() {
     let genesis = hostile::genesis();
-    let judged = |case: &hostile::Hostile| match verdict(&case.bytes, &genesis) {
+    let judged = |case: &Hostile| match verdict(&case.bytes, &genesis) {
         Verdict::Verified(_) => None,
         Verdict::Refused(step) => Some(step),
     };

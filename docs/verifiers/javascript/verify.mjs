@@ -449,7 +449,9 @@ function base64Bytes(value) {
   need(!wrong, "not base64");
   const binary = atob(value);
   need(btoa(binary.slice(-3 - (binary.length % 3))).slice(-4) === value.slice(-4), "not the one base64 of its bytes");
-  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  const bytes = new Uint8Array(binary.length);
+  for (let at = 0; at < binary.length; at += 1) bytes[at] = binary.charCodeAt(at);
+  return bytes;
 }
 
 function treePath(value) {

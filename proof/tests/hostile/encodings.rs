@@ -60,6 +60,11 @@ fn wrong_items(items: &Items, whole: impl Fn(&[Vec<u8>]) -> Vec<u8>, nullable: &
         with("twice", right.repeat(2));
     }
     let right = whole(items);
+    for (what, by) in [("the head says one item less", u8::MAX), ("the head says one item more", 1)] {
+        let mut changed = right.clone();
+        changed[0] = changed[0].wrapping_add(by);
+        wrong.push((what.into(), changed));
+    }
     wrong.push(("a longer head in front".into(), longer_head(&right)));
     wrong.push(("one item less".into(), whole(&items[..items.len() - 1])));
     wrong.push(("one item more".into(), whole(&[items.clone(), vec![number(0)]].concat())));
@@ -107,6 +112,8 @@ fn records() -> Vec<Hostile> {
         ("a key as text", 5, words("key")),
         ("1025 headers", 7, headers(1025)),
         ("a header of three", 7, array(&[array(&[words("n"), vec![0xf6], vec![0xf6]])])),
+        ("a header that says that it is of one", 7, [&[0x81, 0x81][..], &words("n"), &[0xf6]].concat()),
+        ("a header that says that it is of three", 7, [&[0x81, 0x83][..], &words("n"), &[0xf6]].concat()),
         ("a header's name as bytes", 7, array(&[array(&[octets(b"n"), vec![0xf6]])])),
         ("a header's value as text", 7, array(&[array(&[words("n"), words("v")])])),
         ("headers as a map", 7, [vec![0xa1], words("n"), vec![0xf6]].concat()),
@@ -217,6 +224,10 @@ fn anchors() -> Vec<Hostile> {
         ("a gap to the greatest number", vec![(6, gaps(&[(8, u64::MAX)]))]),
         ("1025 gaps", vec![(5, number(3000)), (6, gaps(&many)), (7, number(2994 - 1025))]),
         ("a gap of three", vec![(6, array(&[array(&[number(8), number(8), number(8)])]))]),
+        ("a gap that says that it is of one", vec![(5, number(8)), (6, vec![0x81, 0x81, 0x08, 0x08])]),
+        ("a gap that says that it is of three", vec![(5, number(8)), (6, vec![0x81, 0x83, 0x08, 0x08])]),
+        ("a segment that says that it is of two", vec![(13, [&[0x82][..], &segment("a")[1..]].concat())]),
+        ("a segment that says that it is of four", vec![(13, [&[0x84][..], &segment("a")[1..]].concat())]),
         ("a segment of two", vec![(13, array(&[words("a"), number(1)]))]),
     ];
     wrong.extend(numbers.into_iter().map(|(name, items)| (name.to_owned(), items)));

@@ -5,8 +5,10 @@
 //! the ends of their ranges, second encodings of points. Each case says what it is expected to be, so that it tests this
 //! crate as well. Made from fixed seeds: validators 1 to 4, the anchorer 9.
 
+pub(crate) mod chains;
 pub(crate) mod encodings;
 pub(crate) mod forms;
+pub(crate) mod notes;
 pub(crate) mod signatures;
 pub(crate) mod states;
 
@@ -55,7 +57,7 @@ pub(crate) fn bad(step: &'static str, name: impl Into<String>, receipt: &Receipt
 
 /// All of them.
 pub(crate) fn all() -> Vec<Hostile> {
-    [forms::all(), encodings::all(), signatures::all(), states::all()].into_iter().flatten().collect()
+    [forms::all(), encodings::all(), signatures::all(), notes::all(), states::all()].into_iter().flatten().collect()
 }
 
 pub(crate) const ANCHORER: u8 = 9;

@@ -33,7 +33,7 @@ fn point(text: &str) -> [u8; 32] {
 
 /// What an honest signature is changed to.
 #[derive(Clone, Copy)]
-enum Twist {
+pub(super) enum Twist {
     /// The order added to s: the same residue.
     LargerS,
     /// All bits of s set.
@@ -52,7 +52,7 @@ enum Twist {
     Zero,
 }
 
-const TWISTS: [(&str, Twist); 8] = [
+pub(super) const TWISTS: [(&str, Twist); 8] = [
     ("s beyond the order", Twist::LargerS),
     ("the largest s", Twist::LargestS),
     ("R neutral", Twist::NeutralR),
@@ -83,7 +83,7 @@ fn answer(seed: u8, r: &[u8; 32], with_nonce: bool, key: &[u8; 32], message: &[u
     if with_nonce { (sum + nonce).to_bytes() } else { sum.to_bytes() }
 }
 
-fn twisted(seed: u8, message: &[u8], twist: Twist) -> Vec<u8> {
+pub(super) fn twisted(seed: u8, message: &[u8], twist: Twist) -> Vec<u8> {
     let public = secret(seed).verifying_key().to_bytes();
     let nonce = secret(NONCE).verifying_key();
     let eighth = VerifyingKey::from_bytes(&point(EIGHTH)).unwrap();
@@ -243,6 +243,16 @@ fn certificates() -> Vec<Hostile> {
     refused("a bit more", &with_certificate(|made| made.bitmap = vec![0b1111]));
     refused("the bits of others", &with_certificate(|made| made.bitmap = vec![0b1110]));
     refused("a bit beyond the set", &with_certificate(|made| made.bitmap = vec![0b1_0011]));
+    let four: Vec<_> = (0..4).collect();
+    for (name, signers) in
+        [("a bit beyond the set that no signature has", 3), ("a bit beyond the set and four signatures", 4)]
+    {
+        let receipt = with_certificate(|made| {
+            *made = certify(made.proposal.clone(), &keys, &four[..signers]);
+            made.bitmap[0] |= 0b1_0000;
+        });
+        refused(name, &receipt);
+    }
     refused("a wider bitmap", &with_certificate(|made| made.bitmap = vec![0b0111, 0]));
     refused(
         "two of four",

@@ -122,6 +122,11 @@ fn right() -> Vec<Hostile> {
         }
     }
     let empty = (subjects[0].key(), vec![]);
+    // The file may have 16 MiB; three bytes of the value are four of it.
+    for (length, expected) in [(12_580_000, Expected::Verified), (12_583_000, Expected::Refused("form"))] {
+        let value = (subjects[0].key(), vec![1; length]);
+        cases.push(case(&format!("a value of {length} bytes"), &proof(subjects[0].clone(), vec![value]), expected));
+    }
     cases.push(case("an empty value", &proof(subjects[0].clone(), vec![empty]), Expected::Verified));
     cases
 }
