@@ -238,7 +238,7 @@ fn golden_cases() -> Vec<Case> {
         assert_eq!(golden.verifies, matches!(verdict, Verdict::Verified(_)), "{}", golden.name);
         cases.push(Case { name: golden.name, bytes, genesis: file.clone(), verdict });
     }
-    for (name, step) in [("change.json", 7), ("checkpoint.json", 5), ("one.json", 3)] {
+    for (name, step) in [("change.json", 11), ("checkpoint.json", 11), ("one.json", 5)] {
         cases.extend(flipped(name, &read(name), step, &genesis, &file));
     }
     cases
@@ -255,7 +255,7 @@ fn golden_state_proofs() -> Vec<Case> {
         let bytes = read(name);
         let verdict = verdict(&bytes, &genesis);
         assert!(matches!(verdict, Verdict::Verified(_)), "{name}: {verdict:?}");
-        cases.extend(flipped(name, &bytes, 3, &genesis, &file));
+        cases.extend(flipped(name, &bytes, 7, &genesis, &file));
         cases.push(Case { name: name.into(), bytes, genesis: file.clone(), verdict });
     }
     cases
