@@ -116,6 +116,19 @@ fn every_receipt_verifies_and_says_what_it_is_about() {
     }
 }
 
+/// Every bit of a receipt with a committee change, one after the other: nothing in it is unsigned.
+#[test]
+fn any_flipped_bit_after_a_committee_change_is_refused() {
+    let genesis = Genesis::from_json(&read("genesis.json")).unwrap();
+    let good = read("change.json");
+    for bit in 0..good.len() * 8 {
+        let mut changed = good.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let accepted = Receipt::from_json(&changed).and_then(|receipt| receipt.verify(&genesis));
+        assert!(accepted.is_err(), "bit {} of byte {} ({:?})", bit % 8, bit / 8, char::from(good[bit / 8]));
+    }
+}
+
 #[test]
 fn every_case_is_judged_as_it_says() {
     let genesis = Genesis::from_json(&read("genesis.json")).unwrap();
