@@ -4,6 +4,7 @@
 //! ledger ── the anchor of the offset ──▶ segment (verified) + batch secret ──▶ leaves, root = the anchor's
 //!                                                                                 │ inclusion path
 //! node ──── certified header at or above the anchor's block, log path ────────────┴──▶ receipt, verified offline
+//!           and the log's checkpoint, where one is about that header's log
 //! ```
 
 use crate::evidence::{self, EvidenceError};
@@ -11,13 +12,15 @@ use crate::secrets::SecretStore;
 use crate::segment::Columns;
 use crate::verified::VerifiedStore;
 use cairn_chain_client::{AnchorEntry, ClientError, Follower};
+use cairn_proof::checkpoint::Checkpoint;
 use cairn_proof::committee::CommitteeChange;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, PublicKey};
-use cairn_proof::receipt::{Base64Bytes, RECEIPT_MARK, Receipt, ReceiptError, TreePath};
+use cairn_proof::note::Note;
+use cairn_proof::receipt::{Base64Bytes, RECEIPT_MARK, Receipt, ReceiptError, StepName, TreePath};
 use cairn_proof::statement::{ChainTag, SignedStatement};
-use cairn_proof::{LeafIndex, Offset, Partition, tree};
+use cairn_proof::{Height, LeafIndex, Offset, Partition, TreeSize, tree};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ pub enum ProveError {
         /// The stream.
         stream: String,
         /// The height that was looked at.
-        height: cairn_proof::Height,
+        height: Height,
         /// Those that are.
         known: String,
     },
@@ -136,9 +139,21 @@ pub async fn prove(
         committees: chain.committees,
         header: chain.header,
         certificate: chain.certificate,
-        checkpoint: None,
+        checkpoint: chain.checkpoint,
     };
-    receipt.verify(&located.genesis)?;
+    verified(receipt, &located.genesis)
+}
+
+/// The receipt, once it verified. A checkpoint that does not is left out: the certificate proves the same without it.
+fn verified(mut receipt: Receipt, genesis: &Genesis) -> Result<Receipt, ProveError> {
+    if let Err(error) = receipt.verify(genesis) {
+        if error.step != StepName::Checkpoint {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "a node gave a wrong checkpoint, the receipt goes without one");
+        receipt.checkpoint = None;
+        receipt.verify(genesis)?;
+    }
     Ok(receipt)
 }
 
@@ -196,13 +211,26 @@ struct ChainPart {
     committees: Vec<CommitteeChange>,
     header: Base64Bytes,
     certificate: Base64Bytes,
+    checkpoint: Option<String>,
+}
+
+/// The newest checkpoint that covers the anchor, with its size and the first block after which the log has that size.
+/// `None` where no node has signed one yet, or one that the ledger has not come to.
+async fn checkpoint(follower: &Follower, located: &Located) -> Option<(Height, TreeSize, String)> {
+    let text = follower.client().checkpoint().await.ok()?;
+    let size = Checkpoint::parse(Note::parse(&text).ok()?.text()).ok()?.size;
+    let ledger = follower.ledger();
+    let block = &ledger.blocks().get(ledger.blocks().partition_point(|block| block.log_size < size))?;
+    (size.0 > located.entry.log_index.0 && block.log_size == size).then_some((block.height, size, text))
 }
 
 /// A certified header that covers the anchor, the anchor's path to its log root, and the way to the header's committee.
 async fn chain_part(follower: &Follower, located: &Located) -> Result<ChainPart, ProveError> {
     let client = follower.client();
     let failed = |what| move |source| ProveError::Chain { what, source };
-    let certified = client.certified_header(located.entry.height).await.map_err(failed("the finality certificate"))?;
+    let noted = checkpoint(follower, located).await;
+    let height = noted.as_ref().map_or(located.entry.height, |(height, ..)| *height);
+    let certified = client.certified_header(height).await.map_err(failed("the finality certificate"))?;
     let header = Header::decode(&certified.header.0).map_err(|error| ProveError::Chain {
         what: "the certified header",
         source: ClientError::Untrustworthy {
@@ -218,7 +246,9 @@ async fn chain_part(follower: &Follower, located: &Located) -> Result<ChainPart,
     let committees =
         follower.ledger().committee_changes_before(header.epoch).iter().map(|change| (**change).clone()).collect();
     let log = TreePath { index, path: proof.path };
-    Ok(ChainPart { log, committees, header: certified.header, certificate: certified.certificate })
+    // Several anchors may have come between that block and the next one with a certificate of its own.
+    let checkpoint = noted.filter(|(_, size, _)| *size == header.log_size).map(|(.., text)| text);
+    Ok(ChainPart { log, committees, header: certified.header, certificate: certified.certificate, checkpoint })
 }
 
 #[cfg(test)]

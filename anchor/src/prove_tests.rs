@@ -64,6 +64,31 @@ async fn a_receipt_verifies_after_the_anchorers_key_was_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_brings_the_newest_checkpoint_along_and_goes_without_a_wrong_one() {
+    let world = anchored().await;
+    assert_eq!(receipt(&world, "traffic.flow", 1, 57).await.unwrap().checkpoint, None, "none is signed yet");
+    world.node.sign_checkpoint(&SigningKey::from_seed(&[1; 32]));
+    for offset in [57, 153] {
+        let receipt = receipt(&world, "traffic.flow", 1, offset).await.unwrap();
+        let verified = receipt.verify(&world.node.genesis).unwrap();
+        assert_eq!(verified.header.log_size, TreeSize(3), "the log of the checkpoint");
+        assert_eq!(verified.checkpoint.unwrap().validators, [SigningKey::from_seed(&[1; 32]).public()]);
+    }
+    // One that no validator signed.
+    world.node.sign_checkpoint(&SigningKey::from_seed(&[2; 32]));
+    let without = receipt(&world, "traffic.flow", 1, 57).await.unwrap();
+    assert_eq!(without.checkpoint, None);
+    without.verify(&world.node.genesis).unwrap();
+    // One from before the anchor.
+    world.node.sign_checkpoint(&SigningKey::from_seed(&[1; 32]));
+    let (anchorer, stream) = (world.anchorer(1), Arc::new(World::stream()));
+    let (batch, previous) = (raw(10, 154), anchorer.head("traffic.flow", ONE).unwrap().anchor);
+    anchorer.anchor(&stream, &batch, &decode(&batch), previous).await.unwrap();
+    assert_eq!(receipt(&world, "traffic.flow", 1, 160).await.unwrap().checkpoint, None);
+    assert!(receipt(&world, "traffic.flow", 1, 57).await.unwrap().checkpoint.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_say_what_is_missing() {
     let world = anchored().await;
     let error = receipt(&world, "energy.meter", 0, 0).await.unwrap_err();

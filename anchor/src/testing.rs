@@ -20,10 +20,12 @@ use cairn_chain_client::{
 use cairn_chain_state::{BlockTime, Refusal, Round, StrictSignatures, seal};
 use cairn_proof::block::{SignedBlock, encode_blocks};
 use cairn_proof::certificate::forge;
+use cairn_proof::checkpoint::Checkpoint;
 use cairn_proof::epoch::epoch_of;
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::note::Note;
 use cairn_proof::receipt::Base64Bytes;
 use cairn_proof::statement::{Body, Statement, StreamDefinition, statement_id};
 use cairn_proof::{Digest, Height, LeafIndex, Partition, Sequence, TreeSize, tree};
@@ -47,6 +49,7 @@ pub(crate) struct FakeNode {
     validator: SigningKey,
     owner: SigningKey,
     chain: Mutex<Chain>,
+    checkpoint: Mutex<Option<String>>,
     /// Answers 503 to everything.
     pub(crate) down: AtomicBool,
     /// So many submissions are taken in, and answered by 503 all the same; their status stays unknown.
@@ -86,7 +89,16 @@ impl FakeNode {
             log: vec![],
         };
         let (down, swallow) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { genesis: Arc::new(genesis), validator, owner, chain: Mutex::new(chain), down, swallow }
+        let checkpoint = Mutex::new(None);
+        Self { genesis: Arc::new(genesis), validator, owner, chain: Mutex::new(chain), checkpoint, down, swallow }
+    }
+
+    /// Signs the log's checkpoint as it is now, for `signer` in place of the validator.
+    pub(crate) fn sign_checkpoint(&self, signer: &SigningKey) {
+        let checkpoint = Checkpoint::of(&self.chain.lock().unwrap().header);
+        let lines = checkpoint.sign(signer, 1_700_000_000).unwrap();
+        let note = Note::new(&checkpoint.text(), lines.into()).unwrap();
+        *self.checkpoint.lock().unwrap() = Some(note.to_text());
     }
 
     /// Says something as the owner.
@@ -218,6 +230,11 @@ async fn log_proof(State(node): Node, Query(ProofQuery { index, size }): Query<P
     Json(LogProof { index: LeafIndex(index), size: TreeSize(size as u64), leaf, path }).into_response()
 }
 
+async fn checkpoint(State(node): Node) -> Response {
+    let signed = node.checkpoint.lock().unwrap().clone();
+    signed.map_or_else(|| problem(StatusCode::NOT_FOUND, "", "none is signed yet"), IntoResponse::into_response)
+}
+
 async fn status(State(node): Node) -> Response {
     Json(serde_json::json!({ "height": node.chain.lock().unwrap().header.height })).into_response()
 }
@@ -260,6 +277,7 @@ impl World {
             .route("/v1/certificates/{height}", get(certificate))
             .route("/v1/log/proof", get(log_proof))
             .route("/v1/status", get(status))
+            .route("/checkpoint", get(checkpoint))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&node), gate))
             .with_state(Arc::clone(&node));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -282,6 +282,16 @@ impl Client {
         self.get(&path, "the log proof", Duration::ZERO).await?.json("the log proof")
     }
 
+    /// The newest checkpoint of the log that a node serves, as a signed note. It is not verified.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`] when none is signed yet.
+    pub async fn checkpoint(&self) -> Result<String, ClientError> {
+        let answer = self.get("checkpoint", "the checkpoint", Duration::ZERO).await?;
+        String::from_utf8(answer.body.clone())
+            .map_err(|error| answer.untrustworthy("the checkpoint", error.to_string()))
+    }
+
     /// The status of one node as JSON.
     ///
     /// # Errors
