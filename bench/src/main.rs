@@ -5,6 +5,7 @@
 //! cargo run --release -p cairn-bench -- records [--format json]   leaves and tree against bare SHA-256 of the same bytes
 //! cargo run --release -p cairn-bench -- replay  [--format json]   anchors executed by a follower against bare signature checks
 //! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
+//! cargo run --release -p cairn-bench -- state-proofs [--format json]   size and time of proofs about the state
 //! ```
 //!
 //! `sim` measures nothing: it fails when something that must hold did not.
@@ -14,6 +15,7 @@
 mod records;
 mod replay;
 mod sim;
+mod state_proofs;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -42,6 +44,8 @@ enum What {
     Replay,
     /// Validators under a deterministic runtime, some of which cheat, with faults of all kinds.
     Sim(sim::Seeds),
+    /// Proofs that an anchor is in a state of 100,000 keys, or is not.
+    StateProofs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         What::Records => records::run(arguments.rounds),
         What::Replay => replay::run(arguments.rounds)?,
         What::Sim(seeds) => sim::run(seeds)?,
+        What::StateProofs => state_proofs::run(arguments.rounds)?,
     };
     let mut out = std::io::stdout().lock();
     match arguments.format {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 const ANCHORS: u64 = 5_000;
 
-fn genesis(owner: &SigningKey, ingest: &SigningKey) -> Genesis {
+pub(crate) fn genesis(owner: &SigningKey, ingest: &SigningKey) -> Genesis {
     let identity =
         |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
     Genesis {
@@ -35,7 +35,12 @@ fn genesis(owner: &SigningKey, ingest: &SigningKey) -> Genesis {
 }
 
 /// A stream, and anchors of batches of 100 records after it.
-fn statements(genesis: &Genesis, owner: &SigningKey, ingest: &SigningKey) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn statements(
+    genesis: &Genesis,
+    owner: &SigningKey,
+    ingest: &SigningKey,
+    anchors: u64,
+) -> Result<Vec<Vec<u8>>> {
     let schema = SchemaVersion { id: 1, text: "\"string\"".into() };
     let definition = StreamDefinition {
         name: "traffic.flow".into(),
@@ -53,7 +58,7 @@ fn statements(genesis: &Genesis, owner: &SigningKey, ingest: &SigningKey) -> Res
         Statement { signer: owner.identity(), sequence: Sequence(1), body: Body::RegisterStream(definition) };
     let mut all = vec![register.sign(owner, &genesis.tag())?];
     let mut previous = Digest::ZERO;
-    for number in 0..ANCHORS {
+    for number in 0..anchors {
         let anchor = Anchor {
             stream: "traffic.flow".into(),
             partition: Partition(0),
@@ -87,7 +92,7 @@ fn statements(genesis: &Genesis, owner: &SigningKey, ingest: &SigningKey) -> Res
 pub(crate) fn run(rounds: usize) -> Result<Map<String, Value>> {
     let (owner, ingest) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
     let genesis = genesis(&owner, &ingest);
-    let envelopes = statements(&genesis, &owner, &ingest)?;
+    let envelopes = statements(&genesis, &owner, &ingest, ANCHORS)?;
     let decoded =
         envelopes.iter().skip(1).map(|bytes| SignedStatement::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
     let (key, tag) = (ingest.public(), genesis.tag());

@@ -11,6 +11,7 @@ use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::{IdentityId, IdentityKind, PublicKey};
 use cairn_proof::parameters::Parameters;
+use cairn_proof::state_proof::{StateProofParts, Subject};
 use cairn_proof::statement::{Body, ChainTag, Role, SignedStatement, Statement};
 use cairn_proof::tree::Frontier;
 use cairn_proof::{Digest, Height, LeafIndex, Partition, Sequence, TreeSize};
@@ -22,7 +23,7 @@ use crate::entry::{
 };
 use crate::prepared::Prepared;
 use crate::refusal::{Refusal, RefusalCode};
-use crate::trie::Trie;
+use crate::trie::{Trie, Value as _};
 
 mod governance;
 mod identities;
@@ -308,6 +309,20 @@ impl State {
             }
         });
         found
+    }
+
+    /// Proves what the state says about a subject, or that it says nothing, under [`State::root`]. With a certified header
+    /// that names the root it becomes a [`cairn_proof::state_proof::StateProof`].
+    #[must_use]
+    pub fn prove(&self, subject: &Subject) -> StateProofParts {
+        let key = subject.key();
+        let (path, found) = self.entries.prove(&key);
+        let (value, neighbour) = match found {
+            Some((at, entry)) if *at == key => (Some(entry.encode()), None),
+            Some((at, entry)) => (None, Some((*at, entry.hash()))),
+            None => (None, None),
+        };
+        StateProofParts { value, path, neighbour }
     }
 
     /// The epoch that a block at `height` lies in.

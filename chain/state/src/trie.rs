@@ -1,10 +1,6 @@
 //! An authenticated map from 32-byte keys to entries: a binary Patricia trie whose nodes are shared between versions.
 //!
-//! ```text
-//! leaf   = SHA-256(0x00 ‖ key ‖ value hash)
-//! branch = SHA-256(0x01 ‖ bit as u16 big-endian ‖ left ‖ right)     bit: the first bit in which left and right differ
-//! empty  = 32 zero bytes
-//! ```
+//! Its hashes are those of [`cairn_proof::trie`], where a verifier finds them.
 //!
 //! The shape follows from the set of keys alone, so that the root does not depend on the order of writes. A key's
 //! path is unique: a proof for another leaf at the end of that path proves absence. Clones share all nodes, which
@@ -13,7 +9,7 @@
 use std::sync::Arc;
 
 use cairn_proof::Digest;
-use cairn_proof::digest::sha256;
+use cairn_proof::trie::{EMPTY_ROOT, bit_of, branch_hash, first_difference, leaf_hash};
 
 /// A key of the map: the SHA-256 of a structured name.
 pub type Key = Digest;
@@ -47,29 +43,6 @@ impl<V> Default for Trie<V> {
     fn default() -> Self {
         Self { root: None, entries: 0 }
     }
-}
-
-fn leaf_hash(key: &Key, value: &Digest) -> Digest {
-    sha256(&[&[0], &key.0, &value.0])
-}
-
-fn branch_hash(bit: u16, left: &Digest, right: &Digest) -> Digest {
-    sha256(&[&[1], &bit.to_be_bytes(), &left.0, &right.0])
-}
-
-fn bit_of(key: &Key, bit: u16) -> bool {
-    key.0[usize::from(bit / 8)] >> (7 - bit % 8) & 1 == 1
-}
-
-/// The first bit in which two different keys differ.
-fn first_difference(a: &Key, b: &Key) -> Option<u16> {
-    let byte = a.0.iter().zip(&b.0).position(|(x, y)| x != y)?;
-    // The position is below 32, so it fits.
-    #[allow(clippy::cast_possible_truncation)]
-    let base = byte as u16 * 8;
-    #[allow(clippy::cast_possible_truncation)]
-    let within = (a.0[byte] ^ b.0[byte]).leading_zeros() as u16;
-    Some(base + within)
 }
 
 impl<V: Value> Node<V> {
@@ -128,7 +101,7 @@ impl<V: Value> Trie<V> {
     /// The root over everything in it.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.root.as_ref().map_or(Digest::ZERO, |node| node.hash())
+        self.root.as_ref().map_or(EMPTY_ROOT, |node| node.hash())
     }
 
     /// The leaf at the end of the key's path: the key's own, or the only one that could be in its place.
@@ -165,6 +138,24 @@ impl<V: Value> Trie<V> {
         }
     }
 
+    /// The way from the root to where `key` stands or would stand: a branch's bit and the hash of the side not taken, from
+    /// the root down; and the leaf that is there. [`cairn_proof::trie::verify`] checks it.
+    #[must_use]
+    pub fn prove(&self, key: &Key) -> (Vec<(u16, Digest)>, Option<(&Key, &V)>) {
+        let mut path = Vec::new();
+        let Some(mut node) = self.root.as_ref() else { return (path, None) };
+        loop {
+            match &**node {
+                Node::Leaf { key, value, .. } => return (path, Some((key, value))),
+                Node::Branch { bit, left, right, .. } => {
+                    let (taken, other) = if bit_of(key, *bit) { (right, left) } else { (left, right) };
+                    path.push((*bit, other.hash()));
+                    node = taken;
+                }
+            }
+        }
+    }
+
     /// All values, in the order of their keys.
     pub fn for_each(&self, mut visit: impl FnMut(&Key, &V)) {
         let mut open: Vec<&Arc<Node<V>>> = self.root.iter().collect();
@@ -180,6 +171,8 @@ impl<V: Value> Trie<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cairn_proof::digest::sha256;
+    use cairn_proof::trie::{PathEnd, verify};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -243,6 +236,70 @@ mod tests {
             let mut visited = 0;
             trie.for_each(|_, _| visited += 1);
             prop_assert_eq!(visited, map.len());
+        }
+
+        /// What the trie proves, the verifier takes; and nothing else that is near to it.
+        #[test]
+        fn proofs_verify_and_changed_ones_do_not(
+            map in proptest::collection::btree_map(any::<u16>(), any::<u64>(), 0..100), asked in any::<u16>(),
+            at in any::<prop::sample::Index>(), bit in 0usize..256, known in any::<bool>(),
+        ) {
+            let trie = of(&map);
+            let asked = map.keys().nth(at.index(map.len().max(1))).copied().filter(|_| known).unwrap_or(asked);
+            let (key, root) = (key(asked), trie.root());
+            let (path, found) = trie.prove(&key);
+            let end = match found {
+                Some((at, value)) if *at == key => PathEnd::Present { value: value.hash() },
+                Some((at, value)) => PathEnd::Absent { key: *at, value: value.hash() },
+                None => PathEnd::Empty,
+            };
+            prop_assert_eq!(matches!(end, PathEnd::Present { .. }), map.contains_key(&asked));
+            prop_assert_eq!(verify(&root, &key, &path, &end), Ok(()));
+
+            let flip = |digest: &Digest| {
+                let mut other = *digest;
+                other.0[bit / 8] ^= 1 << (bit % 8);
+                other
+            };
+            let refused = |key: &Key, path: &[(u16, Digest)], end: &PathEnd| verify(&root, key, path, end).is_err();
+            prop_assert!(verify(&flip(&root), &key, &path, &end).is_err(), "another root");
+            let ends = match end {
+                PathEnd::Present { value } => vec![
+                    PathEnd::Present { value: flip(&value) },
+                    PathEnd::Absent { key, value },
+                    PathEnd::Absent { key: flip(&key), value },
+                    PathEnd::Empty,
+                ],
+                PathEnd::Absent { key: other, value } => vec![
+                    PathEnd::Absent { key: other, value: flip(&value) },
+                    PathEnd::Absent { key: flip(&other), value },
+                    PathEnd::Present { value },
+                    PathEnd::Empty,
+                ],
+                PathEnd::Empty => vec![PathEnd::Present { value: key }, PathEnd::Absent { key: flip(&key), value: key }],
+            };
+            for end in &ends {
+                prop_assert!(refused(&key, &path, end), "{:?}", end);
+            }
+            for step in 0..path.len() {
+                let mut changed = path.clone();
+                changed[step].1 = flip(&changed[step].1);
+                prop_assert!(refused(&key, &changed, &end), "the sibling of step {}", step);
+                changed = path.clone();
+                changed[step].0 ^= 1;
+                prop_assert!(refused(&key, &changed, &end), "the bit of step {}", step);
+                changed = path.clone();
+                changed.remove(step);
+                prop_assert!(refused(&key, &changed, &end), "without step {}", step);
+            }
+            // The proof of a key is not one of a key beside it: not that it is there, and that it is absent only if it is.
+            let other = flip(&key);
+            if let PathEnd::Present { .. } = end {
+                prop_assert!(refused(&other, &path, &end), "another key");
+            }
+            if verify(&root, &other, &path, &end).is_ok() {
+                prop_assert!(trie.get(&other).is_none());
+            }
         }
 
         #[test]

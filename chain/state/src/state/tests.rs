@@ -1,6 +1,7 @@
 //! Each rule of the state is broken once here; a refused statement leaves the root as it was.
 
 mod life;
+mod proofs;
 mod random;
 mod validators;
 
