@@ -31,6 +31,13 @@ impl SignatureCheck for Unchecked {
     }
 }
 
+/// Memory of this process that is in use, where the system tells (Linux).
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 fn end(parts: &StateProofParts) -> PathEnd {
     match (&parts.value, parts.neighbour) {
         (Some(value), _) => PathEnd::Present { value: sha256(&[value]) },
@@ -46,17 +53,21 @@ pub(crate) fn run(rounds: usize) -> Result<Map<String, Value>> {
     let genesis = replay::genesis(&owner, &ingest);
     let mut state = State::genesis(&genesis);
     let at = BlockTime { height: Height(1), timestamp_ms: 2 };
-    let mut ids = Vec::new();
-    for envelope in replay::statements(&genesis, &owner, &ingest, ANCHORS)? {
-        state.apply(&at, &envelope, &Unchecked)?;
-        ids.push(statement_id(&envelope));
+    let envelopes = replay::statements(&genesis, &owner, &ingest, ANCHORS)?;
+    let ids: Vec<Digest> = envelopes.iter().map(|envelope| statement_id(envelope)).collect();
+    let before = resident_bytes();
+    for envelope in &envelopes {
+        state.apply(&at, envelope, &Unchecked)?;
     }
+    let resident = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before) / ANCHORS);
     let step = ids.len() / ASKED;
     let present: Vec<Subject> = ids.iter().skip(1).step_by(step).map(|id| Subject::Anchor { id: *id }).collect();
     let absent: Vec<Subject> =
         ids.iter().skip(1).step_by(step).map(|id| Subject::Anchor { id: sha256(&[&id.0]) }).collect();
     let root = state.root();
-    let mut figures = Map::from_iter([("state_keys".to_owned(), json!(state.entries()))]);
+    let mut figures = Map::new();
+    figures.insert("state_keys".into(), json!(state.entries()));
+    figures.insert("state_bytes_per_anchor".into(), json!(resident));
     for (name, subjects) in [("present", present), ("absent", absent)] {
         let proofs: Vec<(Digest, StateProofParts)> =
             subjects.iter().map(|subject| (subject.key(), state.prove(subject))).collect();

@@ -312,3 +312,6 @@ impl Walk<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

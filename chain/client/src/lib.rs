@@ -11,6 +11,7 @@
 //! | [`ledger`] | what the followed chain says: blocks, streams, identities, anchors |
 //! | [`history`] | what changes in place, at every height |
 //! | [`follow`] | the task that keeps a ledger up to date |
+//! | [`prepare`] | statements of fetched blocks, verified on all processors |
 //! | [`error`] | errors with a kind that tells the caller what to do |
 
 pub mod error;
@@ -18,7 +19,7 @@ pub mod follow;
 pub mod history;
 pub mod http;
 pub mod ledger;
-mod prepare;
+pub mod prepare;
 pub mod submit;
 
 pub use cairn_chain_state::{EpochCounts, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus};

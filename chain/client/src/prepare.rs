@@ -26,7 +26,7 @@ const GROUPS_WAITING: usize = 4;
 const WORKERS_MAX: usize = 8;
 
 /// Runs `execute` with the prepared statements of `blocks`, in the order of the blocks.
-pub(crate) fn with_prepared<T>(
+pub fn with_prepared<T>(
     blocks: &[SignedBlock],
     state: &State,
     execute: impl FnOnce(&mut dyn Iterator<Item = Prepared>) -> T,

@@ -82,21 +82,3 @@ fn a_proof_file_holds_under_the_certified_header_alone() {
         assert_eq!(before.verify(&genesis()).unwrap_err().step, "state");
     }
 }
-
-/// The chain of the golden files (`docs/formats.md`), whose state is written out there by hand, gives the same root.
-#[test]
-fn the_golden_block_executes_to_its_documented_state() {
-    let golden = |name: &str| {
-        std::fs::read_to_string(format!("{}/../../proof/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    };
-    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let digits: Vec<u8> =
-        golden("block.hex").bytes().filter_map(|c| char::from(c).to_digit(16)).map(|d| d as u8).collect();
-    let block: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    let (genesis, block) =
-        (Genesis::from_json(golden("city.json").as_bytes()).unwrap(), SignedBlock::decode(&block).unwrap());
-    let executed = execute(&genesis.header(), &State::genesis(&genesis), &block, &StrictSignatures).unwrap();
-    let mut entries = Vec::new();
-    executed.state.entries.for_each(|key, entry| entries.push(format!("{key} {}", hexadecimal(&entry.encode()))));
-    assert_eq!(entries, golden("state.txt").lines().collect::<Vec<_>>());
-}
