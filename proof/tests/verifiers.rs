@@ -319,6 +319,7 @@ fn javascript_says_the_same() {
     match javascript() {
         Ok(verifier) => {
             exit_codes(&verifier);
+            wrong_geneses(&verifier);
             compare("javascript", &verifier);
         }
         Err(why) => skip("JavaScript", &why),
@@ -330,6 +331,7 @@ fn python_says_the_same() {
     match python() {
         Ok(verifier) => {
             exit_codes(&verifier);
+            wrong_geneses(&verifier);
             compare("python", &verifier);
         }
         Err(why) => skip("Python", &why),
@@ -341,6 +343,7 @@ fn go_says_the_same() {
     match go() {
         Ok(verifier) => {
             exit_codes(&verifier);
+            wrong_geneses(&verifier);
             compare("go", &verifier);
         }
         Err(why) => skip("Go", &why),
@@ -375,5 +378,53 @@ fn exit_codes(verifier: &Verifier) {
     {
         let (usage, said, error) = code(arguments);
         assert!(usage == 2 && said.is_empty() && error.starts_with("usage: "), "{usage}: {said}{error}");
+    }
+}
+
+/// A genesis that a node refuses is refused by a verifier too, as another failure than that of a receipt.
+fn wrong_geneses(verifier: &Verifier) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/receipts");
+    let right: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden.join("genesis.json")).unwrap()).unwrap();
+    let file = folder("geneses").join(format!("{:?}.json", std::thread::current().id()));
+    let small = format!("01{}", "00".repeat(31));
+    let edits: Vec<(&str, serde_json::Value)> = vec![
+        ("/format", "cairn/genesis/v1".into()),
+        ("/chain_id", 7.into()),
+        ("/timestamp_ms", (-1).into()),
+        ("/timestamp_ms", 0.5.into()),
+        ("/timestamp_ms", "0".into()),
+        ("/validators", serde_json::json!([])),
+        ("/validators", serde_json::Value::Null),
+        ("/validators/1", right["validators"][0].clone()),
+        ("/validators/0/name", 7.into()),
+        ("/validators/0/address", serde_json::Value::Null),
+        ("/validators/0/public_key", small.into()),
+        ("/validators/0/public_key", right["validators"][0]["public_key"].as_str().unwrap().to_uppercase().into()),
+        ("/validators/0/comment", "".into()),
+        ("/identities/0/kind", "robot".into()),
+        ("/identities/0/kind", 1.into()),
+        ("/parameters/epoch_blocks", 1.into()),
+        ("/parameters/epoch_blocks", 0.into()),
+        ("/parameters/epoch_blocks", "10".into()),
+        ("/parameters/vote_epochs", serde_json::Value::Null),
+        ("/parameters/comment", 1.into()),
+        ("/comment", "".into()),
+        ("/identities", serde_json::Value::Null),
+        ("/parameters", serde_json::Value::Null),
+        ("/validators/0", serde_json::json!({"name": "v", "public_key": right["validators"][0]["public_key"]})),
+    ];
+    for (place, value) in edits {
+        let mut wrong = right.clone();
+        let (above, name) = place.rsplit_once('/').unwrap();
+        match wrong.pointer_mut(above).unwrap() {
+            serde_json::Value::Array(items) => items[name.parse::<usize>().unwrap()] = value.clone(),
+            object => object[name] = value.clone(),
+        }
+        let bytes = serde_json::to_vec(&wrong).unwrap();
+        assert!(Genesis::from_json(&bytes).is_err(), "{place}: {value}");
+        std::fs::write(&file, &bytes).unwrap();
+        let output = run(verifier, &[golden.join("one.json"), "--genesis".into(), file.clone()]);
+        assert_eq!(output.status.code(), Some(1), "{place}: {value}: {}", text(&output.stdout));
     }
 }

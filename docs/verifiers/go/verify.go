@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -754,6 +755,7 @@ func readGenesis(data []byte) (g genesis) {
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(&file)
 	need(err == nil && !decoder.More(), "not JSON of this form: %v", err)
+	need(file.Identities != nil && isWhole(data, file), "a field is missing, null or misspelt")
 	need(file.Format == "cairn/genesis/v2", "expected format \"cairn/genesis/v2\", found %q", file.Format)
 	validators, identities := []any{}, []any{}
 	for _, v := range file.Validators {
@@ -774,6 +776,28 @@ func readGenesis(data []byte) (g genesis) {
 	g.tag = sha(cbor(file.Format, file.ChainID, file.TimestampMs, validators, identities, parameters))
 	g.chainID, g.epochBlocks = file.ChainID, p.EpochBlocks
 	return g
+}
+
+// isWhole: nothing was left out or passed over, as encoding/json does with null and with names in other case.
+func isWhole(data []byte, file genesisFile) bool {
+	again, _ := json.Marshal(file)
+	var given, written map[string]any
+	if json.Unmarshal(data, &given) != nil || json.Unmarshal(again, &written) != nil {
+		return false
+	}
+	parameters, some := given["parameters"]
+	if !some {
+		parameters = map[string]any{}
+	}
+	if set, isMap := parameters.(map[string]any); isMap {
+		for name, value := range written["parameters"].(map[string]any) {
+			if _, some := set[name]; !some {
+				set[name] = value
+			}
+		}
+	}
+	given["parameters"] = parameters
+	return reflect.DeepEqual(given, written)
 }
 
 // steps is the step that is being taken, and a line for each that held.

@@ -579,6 +579,7 @@ export async function readGenesis(bytes) {
     need(Object.hasOwn(KINDS, kind), `${JSON.stringify(kind)} is no kind of identity`);
     return [name, KINDS[kind], key];
   });
+  need(file.parameters?.constructor === Object, "expected an object of parameters");
   const known = Object.keys(PARAMETERS), given = { ...PARAMETERS, ...file.parameters };
   need(Object.keys(given).join() === known.join(), `expected parameters out of ${known.join(", ")}`);
   const parameters = known.map((name) => number(given[name]));

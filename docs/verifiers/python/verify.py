@@ -531,7 +531,7 @@ def read_genesis(data):
 
     def row(value, *names):
         need(set(value) == set(names), f"expected an object of {', '.join(names)}")
-        return [key(value[name]) if name == "public_key" else value[name] for name in names]
+        return [{"public_key": key, "name": text_of, "address": text_of}.get(name, lambda x: x)(value[name]) for name in names]
 
     try:
         given = {"parameters": {}, **json.loads(data)}
@@ -542,7 +542,8 @@ def read_genesis(data):
         identities = [row(entry, "name", "kind", "public_key") for entry in identities]
         identities = [[name, KINDS[kind], public_key] for name, kind, public_key in identities]
         parameters = row({**PARAMETERS, **parameters}, *PARAMETERS)
-        tag = sha256(cbor([mark, chain_id, timestamp, validators, identities, parameters]))
+        need(all(type(number) is int for number in [timestamp, *parameters]), "expected numbers")
+        tag = sha256(cbor([mark, text_of(chain_id), timestamp, validators, identities, parameters]))
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
         raise Refused(f"{type(error).__name__}: {error}") from None
     keys = sorted(validator[1] for validator in validators)

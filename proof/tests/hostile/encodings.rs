@@ -270,8 +270,21 @@ fn anchors() -> Vec<Hostile> {
             .into_iter()
             .map(|(name, record, anchor)| bad("batch", format!("batch: {name}"), &changed(&record, &anchor))),
     );
+    cases.push(in_a_gap());
     cases.extend(envelopes(&record));
     cases
+}
+
+/// A record in a gap, whose leaf stands where the one behind the gap belongs.
+fn in_a_gap() -> Hostile {
+    let mut items = record_items();
+    items[3] = number(8);
+    let (first, leaf) = (Digest([4; 32]), tree::leaf_hash(&array(&items)));
+    let root = octets(tree::node_hash(&first, &leaf).as_ref());
+    let anchor = [(5, number(9)), (6, gaps(&[(8, 8)])), (7, number(2)), (9, root)];
+    let mut receipt = changed(&[(3, number(8))], &anchor);
+    receipt.batch = TreePath { index: LeafIndex(1), path: vec![first] };
+    bad("batch", "batch: a leaf for an offset in a gap", &receipt)
 }
 
 /// The envelope around a right payload.
