@@ -40,10 +40,10 @@ fn a_wrong_key_in_the_configuration_is_named() {
     let network = Network::new(false);
     let file = network.dir().join("cairn.toml");
     let good = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, good.replace("heartbeat_ms = 1000", "heartbeat = 1000")).unwrap();
-    fails(&mut network.command("status"), 1, &["heartbeat", "heartbeat_ms"]);
-    std::fs::write(&file, good.replace("heartbeat_ms = 1000", "heartbeat_ms = 1")).unwrap();
-    fails(network.command("node").args(["--index", "0"]), 1, &["heartbeat_ms", "found 1", "50 to 60000"]);
+    std::fs::write(&file, good.replace("chain_id =", "chain =")).unwrap();
+    fails(&mut network.command("status"), 1, &["chain", "chain_id"]);
+    std::fs::write(&file, good.replace("p2p = \"127.0.0.1:", "p2p = \"127.0.0.1:x")).unwrap();
+    fails(network.command("node").args(["--index", "0"]), 1, &["peers.address", "127.0.0.1:x", "host:port"]);
     std::fs::write(&file, good).unwrap();
     fails(network.command("node").args(["--index", "9"]), 1, &["--index 9", "0 to 3"]);
 }

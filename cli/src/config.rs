@@ -34,9 +34,6 @@ pub(crate) struct Config {
     pub(crate) ingest: IngestSection,
     /// The role that answers SQL.
     pub(crate) query: QuerySection,
-    /// Pace and bounds of the validators.
-    #[serde(default)]
-    pub(crate) node: NodeSection,
     /// The validators of the chain, in the order of `--index`.
     pub(crate) validators: Vec<ValidatorSection>,
 }
@@ -90,20 +87,6 @@ pub(crate) struct QuerySection {
     pub(crate) metrics: SocketAddr,
     /// The Postgres port and its limits.
     pub(crate) postgres: QueryConfig,
-}
-
-/// Pace and bounds of the validators.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct NodeSection {
-    /// An idle chain makes a block this often, in milliseconds.
-    pub(crate) heartbeat_ms: u64,
-}
-
-impl Default for NodeSection {
-    fn default() -> Self {
-        Self { heartbeat_ms: 1000 }
-    }
 }
 
 /// One validator.
@@ -190,8 +173,7 @@ impl Config {
             .map(|other| Peer { public_key: other.public_key, address: other.p2p.clone() })
             .collect();
         let data = home.validator_data(index);
-        let mut config = NodeConfig::new(data, validator.p2p_listen, peers, validator.api_listen);
-        config.heartbeat_ms = self.node.heartbeat_ms;
+        let config = NodeConfig::new(data, validator.p2p_listen, peers, validator.api_listen);
         config.validate(genesis)?;
         Ok(config)
     }

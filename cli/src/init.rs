@@ -11,9 +11,7 @@ use cairn_proof::parameters::Parameters;
 use cairn_query::QueryConfig;
 use rand::TryRng as _;
 
-use crate::config::{
-    Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection,
-};
+use crate::config::{Config, IngestSection, KafkaSection, Ports, QuerySection, StoreSection, ValidatorSection};
 use crate::home::{Home, make_dir, write_new};
 use crate::stream_file::BUILT_IN;
 
@@ -182,7 +180,6 @@ fn config(args: &InitArgs, validators: &[SigningKey]) -> Config {
                 ..QueryConfig::default()
             },
         },
-        node: NodeSection::default(),
         validators: sections,
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     config::NodeConfig,
     executor::{Executed, Round},
     limits::SPECULATION_BLOCKS_MAX,
-    shared::Shared,
+    shared::{Shared, heartbeat},
 };
 
 /// How consensus names a block's place.
@@ -39,7 +39,6 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Proposer {
     shared: Arc<Shared>,
-    heartbeat: Duration,
     coalesce: Duration,
     drift_ms_max: u64,
     bounds: (usize, usize),
@@ -60,7 +59,6 @@ impl Proposer {
     pub(crate) fn new(shared: Arc<Shared>, config: &NodeConfig) -> Self {
         Self {
             shared,
-            heartbeat: config.heartbeat(),
             coalesce: Duration::from_millis(config.coalesce_ms),
             drift_ms_max: config.clock_drift_ms_max,
             bounds: (config.block.statements_max, config.block.bytes_max),
@@ -112,7 +110,7 @@ impl Proposer {
     /// Waits for statements that `parent` does not hold, or for the heartbeat, and builds on `parent`.
     async fn build<E: Clock>(&self, runtime: &E, parent: &Executed, round: &Round) -> Block {
         let mempool = &self.shared.mempool;
-        let mut heartbeat = pin!(runtime.sleep(self.heartbeat));
+        let mut heartbeat = pin!(runtime.sleep(heartbeat(&parent.state)));
         let mut over = false;
         loop {
             // Registered before the pool is looked at, so that nothing that comes between is missed.

@@ -1,9 +1,9 @@
-//! What a validator is told at start: one typed structure, checked once.
+//! What a node is told at start: one typed structure, checked once.
 //!
 //! Only the command line reads files and environment; it fills this in and passes the signing key as a value
 //! beside it, so that a key never stands in a configuration.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use cairn_proof::{
     block::{BLOCK_BYTES_MAX, BLOCK_STATEMENTS_MAX},
@@ -15,17 +15,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::PeerAddress;
 
-/// Another validator (or this one): its consensus key, and where it listens.
+/// Observers, and peers beside the validators on chain, that a configuration may name.
+const OBSERVERS_MAX: u64 = 256;
+
+/// Another node: its consensus key, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// The validator's key, as it stands in genesis.
+    /// The node's key.
     pub public_key: PublicKey,
     /// `host:port` or `ip:port` of its consensus listener.
     pub address: String,
 }
 
-/// Configuration of one validator.
+/// Configuration of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
@@ -34,14 +37,17 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Where the other validators reach this one.
     pub p2p_listen: SocketAddr,
-    /// Every validator of genesis. An entry for this validator itself is allowed and not used.
+    /// Where validators are reached, for those whose address on chain does not serve from here; and further nodes to
+    /// connect to, such as a validator that was added after genesis, for a node that begins with an empty folder.
+    #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Nodes that are no validators and yet may connect, to follow the chain. Their addresses are not dialled.
+    #[serde(default)]
+    pub observers: Vec<Peer>,
     /// Where the HTTP API listens; keep it on loopback.
     pub api_listen: SocketAddr,
-    /// An empty block is made after this long without a statement. 50 to 60,000 ms; all validators alike.
-    #[serde(default = "defaults::heartbeat_ms")]
-    pub heartbeat_ms: u64,
-    /// After the first statement a leader waits this long for more before it proposes. 0 to 1,000 ms.
+    /// After the first statement a leader waits this long for more before it proposes. 0 to 1,000 ms, and not more than
+    /// half of the chain's heartbeat.
     #[serde(default = "defaults::coalesce_ms")]
     pub coalesce_ms: u64,
     /// How far a block's timestamp may lie ahead of the local clock before the vote for it is delayed. 0 to 60,000 ms.
@@ -150,9 +156,6 @@ pub struct TlsConfig {
 }
 
 mod defaults {
-    pub(super) const fn heartbeat_ms() -> u64 {
-        1_000
-    }
     pub(super) const fn coalesce_ms() -> u64 {
         3
     }
@@ -268,8 +271,8 @@ impl NodeConfig {
             data_dir,
             p2p_listen,
             peers,
+            observers: Vec::new(),
             api_listen,
-            heartbeat_ms: defaults::heartbeat_ms(),
             coalesce_ms: defaults::coalesce_ms(),
             clock_drift_ms_max: defaults::clock_drift_ms_max(),
             block: BlockConfig::default(),
@@ -278,18 +281,12 @@ impl NodeConfig {
         }
     }
 
-    /// The heartbeat as a duration.
-    pub(crate) const fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_ms)
-    }
-
-    /// Checks every value, and that the peers are the validators of `genesis`.
+    /// Checks every value.
     ///
     /// # Errors
     /// The first key whose value is out of its range.
     pub fn validate(&self, genesis: &Genesis) -> Result<(), ConfigError> {
-        within("heartbeat_ms", self.heartbeat_ms, 50, 60_000)?;
-        within("coalesce_ms", self.coalesce_ms, 0, 1_000.min(self.heartbeat_ms / 2))?;
+        within("coalesce_ms", self.coalesce_ms, 0, 1_000.min(genesis.parameters.heartbeat_ms / 2))?;
         within("clock_drift_ms_max", self.clock_drift_ms_max, 0, 60_000)?;
         within("block.statements_max", self.block.statements_max as u64, 1, BLOCK_STATEMENTS_MAX as u64)?;
         let statement = STATEMENT_BYTES_MAX as u64;
@@ -301,41 +298,36 @@ impl NodeConfig {
         within("mempool.gossip_again_ms", self.mempool.gossip_again_ms, 100, 600_000)?;
         within("mempool.refusals_max", self.mempool.refusals_max as u64, 1, 1 << 20)?;
         self.api.validate()?;
-        self.validate_peers(genesis)
+        within("observers", self.observers.len() as u64, 0, OBSERVERS_MAX)?;
+        within("peers", self.peers.len() as u64, 0, OBSERVERS_MAX)?;
+        each_once("peers.address", "peers.public_key", &self.peers)?;
+        each_once("observers.address", "observers.public_key", &self.observers)
     }
+}
 
-    fn validate_peers(&self, genesis: &Genesis) -> Result<(), ConfigError> {
-        let mut seen = BTreeSet::new();
-        for peer in &self.peers {
-            PeerAddress::parse(&peer.address).map_err(|found| ConfigError {
-                key: "peers.address",
-                found,
-                expected: "ip:port or host:port".into(),
-            })?;
-            if !seen.insert(peer.public_key) {
-                return Err(ConfigError {
-                    key: "peers.public_key",
-                    found: format!("{} twice", peer.public_key),
-                    expected: "each validator once".into(),
-                });
-            }
-        }
-        let validators: BTreeSet<PublicKey> = genesis.validator_keys().into_iter().collect();
-        if let Some(stranger) = seen.difference(&validators).next() {
+fn each_once(address: &'static str, key: &'static str, peers: &[Peer]) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for peer in peers {
+        PeerAddress::parse(&peer.address).map_err(|found| ConfigError {
+            key: address,
+            found,
+            expected: "ip:port or host:port".into(),
+        })?;
+        if !seen.insert(peer.public_key) {
             return Err(ConfigError {
-                key: "peers.public_key",
-                found: stranger.to_string(),
-                expected: "a validator of this chain's genesis".into(),
+                key,
+                found: format!("{} twice", peer.public_key),
+                expected: "each node once".into(),
             });
         }
-        Ok(())
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::city::{genesis, key, validator_key};
+    use crate::city::{genesis, validator_key};
 
     fn config() -> NodeConfig {
         let peer =
@@ -351,9 +343,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_and_defaults_filled_in() {
-        let json = r#"{"data_dir":"d","p2p_listen":"127.0.0.1:1","peers":[],"api_listen":"127.0.0.1:2"}"#;
+        let json = r#"{"data_dir":"d","p2p_listen":"127.0.0.1:1","api_listen":"127.0.0.1:2"}"#;
         let read: NodeConfig = serde_json::from_str(json).unwrap();
-        assert_eq!((read.heartbeat_ms, read.mempool.statements_max), (1_000, MempoolConfig::default().statements_max));
+        assert_eq!((read.coalesce_ms, read.mempool.statements_max), (3, MempoolConfig::default().statements_max));
         let unknown = json.replace("data_dir", "data_directory");
         assert!(serde_json::from_str::<NodeConfig>(&unknown).is_err());
     }
@@ -361,9 +353,8 @@ mod tests {
     #[test]
     fn each_bad_value_is_named() {
         type Change = fn(&mut NodeConfig);
-        let cases: [(&str, Change); 10] = [
-            ("heartbeat_ms", |config| config.heartbeat_ms = 10),
-            ("coalesce_ms", |config| config.coalesce_ms = 900),
+        let cases: [(&str, Change); 9] = [
+            ("coalesce_ms", |config| config.coalesce_ms = 30_001),
             ("block.bytes_max", |config| config.block.bytes_max = 1),
             ("mempool.statements_max", |config| config.mempool.statements_max = 0),
             ("api.idle_ms_max", |config| config.api.idle_ms_max = 1),
@@ -371,7 +362,7 @@ mod tests {
             ("api.remote.requests_burst", |config| config.api.remote.requests_burst = 0),
             ("peers.address", |config| config.peers[1].address = "nowhere".into()),
             ("peers.public_key", |config| config.peers[1].public_key = config.peers[0].public_key),
-            ("peers.public_key", |config| config.peers[1].public_key = key(50).public()),
+            ("observers.public_key", |config| config.observers = vec![config.peers[1].clone(); 2]),
         ];
         for (name, change) in cases {
             let mut config = config();

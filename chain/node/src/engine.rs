@@ -1,11 +1,12 @@
-//! The consensus engine of one validator, put together: simplex decides, marshal stores and delivers in order,
-//! [`Proposer`](crate::application::Proposer) makes and checks blocks, [`Finalizer`](crate::finalizer) takes them in.
+//! The consensus engine of one node, put together: simplex decides, marshal stores and delivers in order,
+//! [`Proposer`](crate::application::Proposer) makes and checks blocks, the [`Orchestrator`] takes them in and runs one
+//! simplex after the other, an epoch each.
 //!
 //! ```text
-//!  p2p channel 0..2 ── votes, certificates, resolver ──▶ simplex ──propose/verify──▶ Inline ──▶ Proposer
+//!  p2p channel 0..2 ── votes, certificates, resolver, by epoch ──▶ simplex ──propose/verify──▶ Inline ──▶ Proposer
 //!  p2p channel 3    ── backfill of finalized blocks ──▶ marshal ◀──notarized, finalized──┘
 //!  p2p channel 4    ── proposed blocks ──▶ buffered ──▶ marshal ──▶ archives (blocks, finalizations)
-//!  p2p channel 5    ── statements ──▶ gossip ──▶ mempool         └──▶ Finalizer ──▶ ledger ──▶ HTTP API
+//!  p2p channel 5    ── statements ──▶ gossip ──▶ mempool         └──▶ Orchestrator ──▶ ledger ──▶ HTTP API
 //! ```
 //!
 //! It is generic over the runtime and the network, so that the same wiring runs over TCP and under the
@@ -17,28 +18,25 @@ use std::{
     time::Duration,
 };
 
+use cairn_proof::committee::VALIDATORS_MAX;
 use commonware_broadcast::buffered;
 use commonware_consensus::{
-    Application, CertifiableAutomaton, Relay, Reporter,
+    Application,
     marshal::{
         self,
         core::{Actor as MarshalActor, Mailbox},
         resolver::p2p as marshal_resolver,
         standard::{Inline, Standard},
     },
-    simplex::{
-        self, SkipBudget,
-        config::{Floor, ForwardPolicy, SkipPolicy},
-        elector::RoundRobin,
-        scheme::ed25519::Scheme,
-        types::{Activity, Finalization},
-    },
-    types::{Epoch, FixedEpocher, ViewDelta},
+    simplex::{self, scheme::ed25519::Scheme, types::Finalization},
+    types::{FixedEpocher, ViewDelta},
 };
 use commonware_cryptography::{
-    Digested, Digestible as _, Sha256, certificate::ConstantProvider, ed25519::PublicKey, sha256::Digest,
+    Digested, Digestible as _, Signer as _,
+    ed25519::{PrivateKey, PublicKey},
+    sha256::Digest,
 };
-use commonware_p2p::{Blocker, Provider, Receiver, Sender};
+use commonware_p2p::{AddressableManager, Blocker, Receiver, Sender, utils::mux};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage, buffer::paged::CacheRef};
 use commonware_storage::{
@@ -52,9 +50,13 @@ use crate::{
     application::Place,
     block::Block,
     error::NodeError,
-    finalizer,
     gossip::{self, Outbox},
+    lanes::Lane,
+    orchestrator::{self, Orchestrator, Progress},
+    peers::Directory,
+    schemes::Schemes,
     shared::Shared,
+    voting::Voting,
 };
 
 /// Asks marshal for stored blocks and finalizations.
@@ -63,71 +65,50 @@ pub(crate) type Marshal = Mailbox<Scheme, Standard<Block>>;
 /// How many p2p channels [`start`] takes, in the order of the module's picture.
 pub(crate) const CHANNELS: u64 = 6;
 
-const BUFFER: NonZeroUsize = NZUsize!(256 * 1024);
+pub(crate) const BUFFER: NonZeroUsize = NZUsize!(256 * 1024);
 const PAGE: NonZeroU16 = NZU16!(4096 - 16);
 const PAGES: NonZeroUsize = NZUsize!(4096);
-const MAILBOX: NonZeroUsize = NZUsize!(1024);
+pub(crate) const MAILBOX: NonZeroUsize = NZUsize!(1024);
 /// Blocks in one file of the archives. Large, because every file stays open: three days of heartbeats.
 const ARCHIVE_SECTION: NonZeroU64 = NZU64!(262_144);
 /// Entries in one file of marshal's short-lived caches, which are pruned by the file.
 const CACHE_SECTION: NonZeroU64 = NZU64!(1024);
-/// One epoch so far: the validator set does not change.
-const EPOCHS: FixedEpocher = FixedEpocher::new(NZU64!(u64::MAX));
-const VIEWS_KEPT: ViewDelta = ViewDelta::new(256);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-const FETCH_RETRY: Duration = Duration::from_millis(100);
+/// Views that votes are kept for behind the last finalized one.
+pub(crate) const VIEWS_KEPT: u64 = 256;
+pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const FETCH_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a view waits for what.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timing {
-    /// For the leader's block.
-    pub(crate) leader: Duration,
-    /// For the votes on it.
-    pub(crate) certification: Duration,
-    /// Between two votes to give the view up.
-    pub(crate) retry: Duration,
-}
-
-impl Timing {
-    /// The leader waits up to one heartbeat for statements, so the others wait two for it.
-    pub(crate) fn of(heartbeat: Duration) -> Self {
-        let leader = heartbeat * 2;
-        Self { leader, certification: leader + Duration::from_secs(1), retry: Duration::from_millis(500) }
-    }
-
-    /// A leader of whom nothing was heard for this long is passed over; it must exceed the other two.
-    fn skip(self) -> Duration {
-        self.certification + self.retry
-    }
-}
-
-/// What tells one validator's engine from another's.
+/// What tells one node's engine from another's.
 pub(crate) struct Setup<A> {
     /// Prefix of every storage partition.
     pub(crate) partition: &'static str,
-    pub(crate) public_key: PublicKey,
-    /// The validators and this validator's place among them.
-    pub(crate) scheme: Scheme,
-    pub(crate) timing: Timing,
+    /// Signs votes in the epochs whose committee holds it.
+    pub(crate) key: PrivateKey,
+    /// What votes are signed under.
+    pub(crate) namespace: Vec<u8>,
     /// Makes and checks blocks; another than [`Proposer`](crate::application::Proposer) only in tests.
     pub(crate) application: A,
     pub(crate) shared: Arc<Shared>,
     /// Statements that the HTTP API accepted, to be sent to the others.
     pub(crate) outbox: Outbox,
+    /// Who may connect beside the validators on chain.
+    pub(crate) directory: Directory,
+    /// In which epochs votes may be cast.
+    pub(crate) voting: Voting,
 }
 
 /// A running engine.
 pub(crate) struct Engine {
-    /// Ends only when consensus ends.
-    pub(crate) consensus: Handle<()>,
+    /// Ends only when consensus ends, and says why.
+    pub(crate) consensus: Handle<NodeError>,
     pub(crate) marshal: Marshal,
 }
 
-/// The largest payload that any of the engine's channels sends, for a committee of `validators`.
-pub(crate) fn max_message_size(validators: usize) -> u32 {
-    let participants = u32::try_from(validators).unwrap_or(u32::MAX);
+/// The largest payload that any of the engine's channels sends, for the largest committee.
+pub(crate) fn max_message_size() -> u32 {
+    let participants = u32::try_from(VALIDATORS_MAX).unwrap_or(u32::MAX);
     commonware_p2p::max_message_size(&[
-        simplex::max_payload_size::<Scheme, Digest>(participants),
+        mux::prefixed(simplex::max_payload_size::<Scheme, Digest>(participants)),
         marshal::max_payload_size::<Standard<Block>, Scheme>(participants, &()),
         gossip::MESSAGE_BYTES_MAX,
     ])
@@ -149,7 +130,8 @@ fn archive<C>(partition: &str, name: &str, cache: &CacheRef, codec_config: C) ->
     }
 }
 
-fn storage_failed(what: &'static str) -> impl FnOnce(commonware_storage::archive::Error) -> NodeError {
+fn storage_failed(partition: &str, what: &str) -> impl FnOnce(commonware_storage::archive::Error) -> NodeError {
+    let what = format!("{what} ({partition}-{what}-*)");
     move |error| NodeError::Storage { what, reason: error.to_string() }
 }
 
@@ -184,22 +166,18 @@ pub(crate) struct Opened<E: Storage + Metrics + Clock + Spawner> {
 ///
 /// # Errors
 /// When the storage cannot be opened or does not replay.
-pub(crate) async fn open<E>(
-    context: &E,
-    partition: &str,
-    validators: usize,
-    shared: &Shared,
-) -> Result<Opened<E>, NodeError>
+pub(crate) async fn open<E>(context: &E, partition: &str, shared: &Shared) -> Result<Opened<E>, NodeError>
 where
     E: Storage + Metrics + Clock + Spawner,
 {
     let cache = CacheRef::new(PAGE, PAGES);
-    let finalizations = archive(partition, "finalizations", &cache, validators);
-    let finalizations =
-        Archive::init(context.child("finalizations"), finalizations).await.map_err(storage_failed("finalizations"))?;
+    let finalizations = archive(partition, "finalizations", &cache, VALIDATORS_MAX);
+    let finalizations = Archive::init(context.child("finalizations"), finalizations)
+        .await
+        .map_err(storage_failed(partition, "finalizations"))?;
     let blocks = Archive::init(context.child("blocks"), archive(partition, "blocks", &cache, ()))
         .await
-        .map_err(storage_failed("blocks"))?;
+        .map_err(storage_failed(partition, "blocks"))?;
     replay(shared, &blocks).await?;
     Ok(Opened { cache, finalizations, blocks })
 }
@@ -212,18 +190,18 @@ where
 /// # Panics
 /// Later, in the tasks that it starts, when storage fails or a finalized block does not apply: the caller ends the
 /// process then.
-pub(crate) async fn start<E, A, P, B, S, R>(
+pub(crate) async fn start<E, A, M, B, S, R>(
     context: &E,
     opened: Opened<E>,
     setup: Setup<A>,
-    peers: P,
+    manager: M,
     blocker: B,
     channels: Vec<(S, R)>,
 ) -> Result<Engine, NodeError>
 where
     E: Spawner + Storage + Clock + Metrics + CryptoRng + Network,
     A: Application<E, SigningScheme = Scheme, Context = Place, Block = Block, Input = ()>,
-    P: Provider<PublicKey = PublicKey> + Sync,
+    M: AddressableManager<PublicKey = PublicKey> + Sync,
     B: Blocker<PublicKey = PublicKey> + Sync,
     S: Sender<PublicKey = PublicKey>,
     R: Receiver<PublicKey = PublicKey>,
@@ -234,16 +212,15 @@ where
         return Err(NodeError::Consensus { reason: format!("expected {CHANNELS} p2p channels") });
     };
     let Opened { cache, finalizations, blocks } = opened;
-    let Setup { partition, public_key, scheme, timing, application, shared, outbox } = setup;
-    let genesis = Block::genesis(&shared.genesis);
-    let genesis_digest = genesis.digest();
-    let anchor = Digested::precomputed(genesis, genesis_digest);
-    let marshal_config = marshal_config(partition, anchor, scheme.clone(), &cache);
+    let Setup { partition, key, namespace, application, shared, outbox, directory, voting } = setup;
+    let public_key = key.public_key();
+    let schemes = Schemes::default();
+    let epochs = epocher(&shared);
     let (marshal_actor, marshal, floor) = MarshalActor::<_, Standard<Block>, _, _, _, _, _>::init(
         context.child("marshal"),
         finalizations,
         blocks,
-        marshal_config,
+        marshal_config(partition, &shared, schemes.clone(), &cache),
     )
     .await;
     let processed = floor.processed().map_or(0, |processed| processed.height().get());
@@ -257,7 +234,7 @@ where
         context.child("backfill"),
         marshal_resolver::Config {
             public_key: public_key.clone(),
-            peer_provider: peers.clone(),
+            peer_provider: manager.clone(),
             blocker: blocker.clone(),
             mailbox_size: MAILBOX,
             fetch_timeout: NZDuration!(FETCH_TIMEOUT),
@@ -275,31 +252,57 @@ where
             deque_size: 16,
             priority: true,
             codec_config: (),
-            peer_provider: peers,
+            peer_provider: manager.clone(),
             strategy: Sequential,
         },
     );
     buffer_engine.start(broadcast);
-    let reporter = finalizer::start(context.child("finalizer"), Arc::clone(&shared), marshal.clone());
-    gossip::start(context, shared, blocker.clone(), statements, outbox);
-    let automaton = Inline::new(context.child("inline"), application, marshal.clone(), EPOCHS);
+    gossip::start(context, Arc::clone(&shared), blocker.clone(), statements, outbox);
+    let automaton = Inline::new(context.child("inline"), application, marshal.clone(), epochs);
+    let (reporter, updates) = orchestrator::updates();
     marshal_actor.start(reporter, buffer, backfill);
 
-    let config = consensus_config(partition, scheme, timing, Floor::Genesis(genesis_digest), blocker, automaton, cache);
-    let consensus = simplex::Engine::new(context.child("simplex"), config);
-    Ok(Engine { consensus: consensus.start(votes, certificates, resolver), marshal })
+    let lanes = [("votes", votes), ("certificates", certificates), ("resolver", resolver)];
+    let orchestrator = Orchestrator {
+        context: context.child("epochs"),
+        partition,
+        key,
+        namespace,
+        shared,
+        marshal: marshal.clone(),
+        automaton,
+        blocker,
+        manager,
+        schemes,
+        directory,
+        voting,
+        cache,
+        lanes: lanes.map(|(name, channel)| Lane::start(context.child("mux").with_attribute("lane", name), channel)),
+        progress: Progress::default(),
+    };
+    let consensus = context.child("orchestrator").spawn(move |_| Box::pin(orchestrator.run(updates)));
+    Ok(Engine { consensus, marshal })
 }
 
-type MarshalConfig = marshal::Config<ConstantProvider<Scheme, Epoch>, FixedEpocher, Sequential, Block, Digested<Block>>;
+fn epocher(shared: &Shared) -> FixedEpocher {
+    FixedEpocher::new(NonZeroU64::new(shared.epoch_blocks()).unwrap_or(NonZeroU64::MAX))
+}
 
-fn marshal_config(partition: &str, genesis: Digested<Block>, scheme: Scheme, cache: &CacheRef) -> MarshalConfig {
+type MarshalConfig = marshal::Config<Schemes, FixedEpocher, Sequential, Block, Digested<Block>>;
+
+fn marshal_config(partition: &str, shared: &Shared, schemes: Schemes, cache: &CacheRef) -> MarshalConfig {
+    let genesis = Block::genesis(&shared.genesis);
+    let digest = genesis.digest();
+    // What is kept for peers that lag reaches at most half an epoch back, or it would be counted in whole epochs, each
+    // of which has a dozen files.
+    let views_kept = (shared.epoch_blocks() / 2).clamp(1, VIEWS_KEPT);
     marshal::Config {
-        provider: ConstantProvider::new(scheme),
-        epocher: EPOCHS,
-        start: marshal::Start::Genesis(genesis),
+        provider: schemes,
+        epocher: epocher(shared),
+        start: marshal::Start::Genesis(Digested::precomputed(genesis, digest)),
         partition_prefix: format!("{partition}-marshal"),
         mailbox_size: MAILBOX,
-        view_retention: VIEWS_KEPT,
+        view_retention: ViewDelta::new(views_kept),
         prunable_items_per_section: CACHE_SECTION,
         page_cache: cache.clone(),
         replay_buffer: BUFFER,
@@ -309,47 +312,5 @@ fn marshal_config(partition: &str, genesis: Digested<Block>, scheme: Scheme, cac
         max_repair: NZUsize!(64),
         max_pending_acks: NZUsize!(16),
         strategy: Sequential,
-    }
-}
-
-type ConsensusConfig<B, A> = simplex::Config<Scheme, RoundRobin<Sha256>, B, Digest, A, A, A, Sequential>;
-
-fn consensus_config<B, A>(
-    partition: &str,
-    scheme: Scheme,
-    timing: Timing,
-    floor: Floor<Scheme, Digest>,
-    blocker: B,
-    automaton: A,
-    cache: CacheRef,
-) -> ConsensusConfig<B, A>
-where
-    B: Blocker<PublicKey = PublicKey>,
-    A: CertifiableAutomaton<Context = Place> + Relay + Reporter<Activity = Activity<Scheme, Digest>>,
-{
-    simplex::Config {
-        scheme,
-        elector: RoundRobin::default(),
-        blocker,
-        automaton: automaton.clone(),
-        relay: automaton.clone(),
-        reporter: automaton,
-        strategy: Sequential,
-        partition: format!("{partition}-simplex"),
-        mailbox_size: MAILBOX,
-        epoch: Epoch::zero(),
-        floor,
-        replay_buffer: BUFFER,
-        write_buffer: BUFFER,
-        page_cache: cache,
-        leader_timeout: timing.leader,
-        certification_timeout: timing.certification,
-        timeout_retry: timing.retry,
-        view_retention: VIEWS_KEPT,
-        skip: SkipPolicy::Enabled { timeout: timing.skip(), budget: SkipBudget::Participants },
-        fetch_timeout: NZDuration!(FETCH_TIMEOUT),
-        fetch_retry_delay: FETCH_RETRY,
-        forward: ForwardPolicy::SilentLeader,
-        track_historical_votes: false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use cairn_proof::{Height, identity::PublicKey};
+use cairn_proof::Height;
 
 use crate::config::ConfigError;
 
@@ -23,6 +23,10 @@ pub enum ErrorKind {
 const RECOVERY: &str = "to have the blocks from the other validators again, delete cairn-blocks-*, cairn-finalizations-* \
     and cairn-marshal-* in the data folder's `storage`, but never cairn-simplex*, the voting history";
 
+/// What to do about a damaged voting history: the file `voting` keeps the validator from voting without it.
+const RECOVERY_OF_VOTES: &str = "to go on without it, delete this one partition in the data folder's `storage`, but never \
+    the file `voting` beside it: the validator then follows the chain, and votes again from the next epoch on";
+
 /// Why a validator did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,16 +34,6 @@ pub enum NodeError {
     /// A configuration value cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The key passed in is no validator's.
-    #[error(
-        "the signing key's public key {key} is not among the {validators} validators of the genesis: use the key that `init` made for this validator"
-    )]
-    NotAValidator {
-        /// The public key.
-        key: PublicKey,
-        /// How many validators there are.
-        validators: usize,
-    },
     /// A port is taken, or the address is not this machine's.
     #[error("{role}: cannot listen on {address}: {source}; {hint}")]
     Listen {
@@ -63,8 +57,16 @@ pub enum NodeError {
     /// The stored blocks or certificates cannot be opened.
     #[error("storage of {what} cannot be opened: {reason}; {RECOVERY}")]
     Storage {
-        /// Of what.
-        what: &'static str,
+        /// Of what, with its partitions.
+        what: String,
+        /// The storage's word.
+        reason: String,
+    },
+    /// What this validator voted for in an epoch cannot be read.
+    #[error("voting history {partition}: {reason}; {RECOVERY_OF_VOTES}")]
+    VotingHistory {
+        /// The partition in the data folder's `storage`.
+        partition: String,
         /// The storage's word.
         reason: String,
     },
@@ -111,9 +113,9 @@ impl NodeError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) | Self::NotAValidator { .. } | Self::Tls { .. } => ErrorKind::FixInput,
+            Self::Config(_) | Self::Tls { .. } => ErrorKind::FixInput,
             Self::Listen { .. } | Self::DataDir { .. } | Self::Thread { .. } => ErrorKind::Retry,
-            Self::Storage { .. } | Self::Replay { .. } => ErrorKind::Corrupted,
+            Self::Storage { .. } | Self::VotingHistory { .. } | Self::Replay { .. } => ErrorKind::Corrupted,
             Self::Consensus { .. } | Self::Api { .. } => ErrorKind::Bug,
         }
     }

@@ -96,7 +96,7 @@ impl Executor {
         tree.blocks.insert(executed.id, executed);
         if tree.blocks.len() > UNFINALIZED_STATES_MAX {
             let pending = tree.blocks.iter().filter(|(_, block)| block.header.height > finalized);
-            let oldest = pending.min_by_key(|(_, block)| block.header.view).map(|(id, _)| *id);
+            let oldest = pending.min_by_key(|(_, block)| (block.header.epoch, block.header.view)).map(|(id, _)| *id);
             oldest.and_then(|id| tree.blocks.remove(&id));
         }
     }

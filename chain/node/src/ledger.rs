@@ -13,6 +13,7 @@ use cairn_proof::{
     Digest, Height, LeafIndex, TreeSize,
     block::SignedBlock,
     committee::Committee,
+    epoch,
     header::Header,
     tree::{self, Log, TreeError},
 };
@@ -77,12 +78,14 @@ pub(crate) struct CommitteeChanged {
 
 /// What is final.
 pub(crate) struct Ledger {
+    epoch_blocks: u64,
     inner: RwLock<Inner>,
     height: watch::Sender<Height>,
 }
 
 struct Inner {
     tip: Tip,
+    boundary: Header,
     log: Log,
     statements: HashMap<Digest, Location>,
     recent: VecDeque<Arc<FinalBlock>>,
@@ -93,9 +96,10 @@ struct Inner {
 
 impl Ledger {
     /// Genesis alone.
-    pub(crate) fn new(header: Header, state: State) -> Self {
+    pub(crate) fn new(header: Header, state: State, epoch_blocks: u64) -> Self {
         let (height, _) = watch::channel(header.height);
         let inner = Inner {
+            boundary: header.clone(),
             tip: Tip { header, state },
             log: Log::new(),
             statements: HashMap::new(),
@@ -103,7 +107,7 @@ impl Ledger {
             recent_bytes: 0,
             committees: Vec::new(),
         };
-        Self { inner: RwLock::new(inner), height }
+        Self { epoch_blocks, inner: RwLock::new(inner), height }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -127,6 +131,11 @@ impl Ledger {
     /// The last finalized block.
     pub(crate) fn tip(&self) -> Tip {
         self.read().tip.clone()
+    }
+
+    /// The block that the epoch of the next block builds on: the last one of the epoch before, or genesis.
+    pub(crate) fn boundary(&self) -> Header {
+        self.read().boundary.clone()
     }
 
     /// Where a finalized statement stands.
@@ -177,6 +186,9 @@ impl Ledger {
         if header.next_validators_hash != header.validators_hash {
             let next = Arc::clone(executed.state.committee());
             inner.committees.push(CommitteeChanged { epoch: header.epoch, height: header.height, next });
+        }
+        if epoch::is_last(executed.header.height, self.epoch_blocks) {
+            inner.boundary = executed.header.clone();
         }
         inner.recent_bytes += block.bytes();
         inner.recent.push_back(Arc::new(block));

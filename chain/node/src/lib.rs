@@ -1,9 +1,9 @@
-//! A validator of the Cairn chain: it orders statements with the others, executes them, finalizes blocks, stores
-//! them, and answers over HTTP.
+//! A node of the Cairn chain. A validator orders statements with the others, executes them, finalizes blocks, stores
+//! them, and answers over HTTP; a follower does all but order and vote.
 //!
 //! ```text
 //!              ┌───────────────────────── consensus thread (commonware's runtime) ─────────────────────────┐
-//!  validators ═╪═ TCP ═▶ simplex ◀─▶ proposer ◀─▶ executor          marshal ──▶ finalizer ──▶ ledger         │
+//!  validators ═╪═ TCP ═▶ simplex ◀─▶ proposer ◀─▶ executor          marshal ──▶ orchestrator ─▶ ledger       │
 //!              │    └──▶ gossip ──▶ mempool ──┘                     │ archives on disk                      │
 //!              └──────────────────────│─────────────────────────────│──────────────────────────│────────────┘
 //!              ┌──────────────────────│──── HTTP thread (tokio) ────│──────────────────────────│────────────┐
@@ -16,7 +16,10 @@
 //! - State is a function of the blocks and lives in memory: about 350 bytes an anchor in the state, and 170 in the
 //!   log and the index of statements. On start it is rebuilt by replaying the stored blocks, without checking their
 //!   signatures again (`cairn-bench replay` measures a follower's replay, which does). Blocks are never pruned so far.
-//! - Voting history is never deleted: it lies beside the blocks in the data folder, which belongs to one key.
+//! - Each epoch has a committee and an engine of its own; the voting history of an epoch is kept until the epoch after
+//!   the next one, and no vote is cast in an epoch whose history is gone. It lies beside the blocks in the data folder,
+//!   which belongs to one key.
+//! - A node votes in the epochs whose committee holds its key, and follows in all others; nothing else differs.
 //! - Consensus never waits for HTTP: they share a mempool and a ledger behind short locks.
 //! - What a block must be is decided by `cairn_chain_state`, which followers use as well; nothing here adds a rule
 //!   that a follower could not check, but the bounds of messages.
@@ -46,19 +49,24 @@ mod config;
 mod engine;
 mod error;
 mod executor;
-mod finalizer;
 mod gossip;
+mod journals;
+mod lanes;
 mod ledger;
 mod limits;
 mod mempool;
 mod metrics;
 mod network;
 mod node;
+mod orchestrator;
+mod peers;
+mod schemes;
 mod shared;
 mod signatures;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 mod validator;
+mod voting;
 
 pub use config::{AddressLimits, ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer, TlsConfig};
 pub use error::{ErrorKind, NodeError};

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     refusals: IntCounterVec,
     /// Blocks of other validators that were not valid.
     pub(crate) blocks_refused: IntCounter,
+    epoch: IntGauge,
+    votes: IntGauge,
     /// Statements (and messages that are none) from other validators, by what became of them.
     pub(crate) gossip: IntCounterVec,
     /// HTTP requests by route and status.
@@ -55,6 +57,8 @@ impl Metrics {
                 "cairn_chain_blocks_refused_total",
                 "Blocks of other validators that were not valid",
             ),
+            epoch: gauge("cairn_chain_epoch", "The epoch that this node takes part in"),
+            votes: gauge("cairn_chain_votes", "Whether this node votes in its epoch (1) or follows (0)"),
             gossip: vector(
                 "cairn_gossip_statements_total",
                 "Statements from other validators, by what became of them",
@@ -78,6 +82,12 @@ impl Metrics {
         self.block_timestamp_seconds.set(gauge_value(header.timestamp_ms / 1_000));
         self.log_anchors.set(gauge_value(header.log_size.0));
         self.finalized_statements.inc_by(statements);
+    }
+
+    /// An epoch was entered.
+    pub(crate) fn epoch(&self, epoch: u64, votes: bool) {
+        self.epoch.set(gauge_value(epoch));
+        self.votes.set(i64::from(votes));
     }
 
     /// The mempool changed.

@@ -1,4 +1,6 @@
-//! The authenticated TCP network between validators: who may connect, how fast, how soon again.
+//! The authenticated TCP network between nodes: how fast they may send, how soon they may connect again.
+//!
+//! Who may connect is told to it later, and again whenever it changes ([`crate::peers`]).
 
 use std::{
     net::SocketAddr,
@@ -11,17 +13,14 @@ use commonware_cryptography::{
     ChaCha20Poly1305,
     ed25519::{PrivateKey, PublicKey},
 };
-use commonware_p2p::{
-    Address,
-    authenticated::lookup::{self, Network, Oracle, Receiver, Sender},
-};
+use commonware_p2p::authenticated::lookup::{self, Network, Oracle, Receiver, Sender};
 use commonware_runtime::{Quota, Supervisor as _, tokio::Context};
 use commonware_stream::{
     SakeCups,
     cups::{self, Cups},
     sake::{self, Sake},
 };
-use commonware_utils::{NZU32, NZUsize, ordered::Map};
+use commonware_utils::{NZU32, NZUsize};
 
 use crate::limits::{CONSENSUS_MESSAGES_PER_SECOND, GOSSIP_MESSAGES_PER_SECOND};
 
@@ -38,7 +37,8 @@ pub(crate) struct Peers {
     pub(crate) key: PrivateKey,
     pub(crate) namespace: Vec<u8>,
     pub(crate) listen: SocketAddr,
-    pub(crate) addresses: Vec<(PublicKey, Address)>,
+    /// Peers in one peer set, at most.
+    pub(crate) peers_max: usize,
     pub(crate) max_message_size: u32,
 }
 
@@ -48,10 +48,7 @@ pub(crate) type Channel = (Sender<PublicKey, Context>, Receiver<PublicKey>);
 /// Opens the network with `channels` channels, the last of which carries statements.
 pub(crate) fn open(context: &Context, peers: Peers, channels: u64) -> (Oracle<PublicKey>, Vec<Channel>) {
     let config = config(&peers);
-    let (mut network, mut oracle) = Network::new(context.child("network"), config);
-    // Two entries for one key would be a configuration error, which was refused before.
-    let addresses: Map<PublicKey, Address> = Map::from_iter_dedup(peers.addresses);
-    commonware_p2p::AddressableManager::track(&mut oracle, 0, addresses);
+    let (mut network, oracle) = Network::new(context.child("network"), config);
     let channels = (0..channels)
         .map(|channel| {
             let rate = if channel + 1 == channels { GOSSIP_MESSAGES_PER_SECOND } else { CONSENSUS_MESSAGES_PER_SECOND };
@@ -76,7 +73,7 @@ fn config(peers: &Peers) -> lookup::Config<Handshake> {
         handshake,
         &peers.namespace,
         peers.listen,
-        NonZeroUsize::MIN.saturating_add(peers.addresses.len()),
+        NonZeroUsize::MIN.saturating_add(peers.peers_max),
         peers.max_message_size,
         NZUsize!(MAILBOX),
     );
@@ -91,8 +88,8 @@ fn config(peers: &Peers) -> lookup::Config<Handshake> {
     // Several validators, and their restarts, may share one address.
     config.allowed_handshake_rate_per_ip = Quota::per_second(NZU32!(64));
     config.allowed_handshake_rate_per_subnet = Quota::per_second(NZU32!(256));
-    // The set is fixed for an epoch; a second one leaves room for the next.
-    config.tracked_peer_sets = NZUsize!(2);
+    // The present set, and those before it: who leaves is let go an epoch or two later.
+    config.tracked_peer_sets = NZUsize!(3);
     config.block_duration = Duration::from_mins(10);
     config
 }

@@ -1,4 +1,4 @@
-//! Starting and stopping a validator: checks first, then a thread for consensus and a thread for HTTP.
+//! Starting and stopping a node: checks first, then a thread for consensus and a thread for HTTP.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -17,16 +17,15 @@ use cairn_proof::{
     genesis::Genesis,
     identity::{PublicKey, SigningKey},
 };
-use commonware_p2p::Address;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::{
-    address::PeerAddress,
     api,
-    config::{ConfigError, NodeConfig},
+    config::NodeConfig,
     error::NodeError,
     network,
+    peers::Directory,
     shared::Shared,
     validator::{self, Handles, STACK_BYTES, Validator},
 };
@@ -37,11 +36,11 @@ const RETRY_FOR: Duration = Duration::from_secs(3);
 const OWNER_BYTES_MAX: u64 = 256;
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// Starts validators.
+/// Starts nodes.
 #[derive(Debug)]
 pub struct Node;
 
-/// A validator that runs until it is stopped, dropped or fails.
+/// A node that runs until it is stopped, dropped or fails.
 #[derive(Debug)]
 pub struct RunningNode {
     api_addr: SocketAddr,
@@ -51,8 +50,10 @@ pub struct RunningNode {
 }
 
 impl Node {
-    /// Starts the validator that holds `key`. Returns once it has replayed its blocks, takes part in consensus and
-    /// answers over HTTP; it blocks until then (from async code, call it in `spawn_blocking`).
+    /// Starts the node that holds `key`. It votes in the epochs whose committee holds the key, and follows in all
+    /// others: the key of a future validator, or of an observer, may be in no committee for now or for ever. Returns once
+    /// it has replayed its blocks, takes part in consensus and answers over HTTP; it blocks until then (from async code,
+    /// call it in `spawn_blocking`).
     ///
     /// # Errors
     /// When the configuration or the genesis does not fit, a port or the data folder is taken, or the stored blocks
@@ -60,7 +61,7 @@ impl Node {
     pub fn start(config: NodeConfig, genesis: Genesis, key: &SigningKey) -> Result<RunningNode, NodeError> {
         config.validate(&genesis)?;
         let public_key = key.public();
-        let addresses = addresses(&config, &genesis, &public_key)?;
+        let directory = Directory::new(&config)?;
         let private_key = network::private_key(&key.seed())
             .ok_or_else(|| NodeError::Consensus { reason: "the key is not usable".into() })?;
         let tls = config.api.tls.as_ref().map(api::Tls::load).transpose()?;
@@ -78,7 +79,7 @@ impl Node {
         let validator = Validator {
             config: config.clone(),
             key: private_key,
-            addresses,
+            directory,
             shared: Arc::clone(&shared),
             outbox,
             reserved,
@@ -121,7 +122,7 @@ impl RunningNode {
         self.api_addr
     }
 
-    /// The validator's public key.
+    /// The node's public key.
     #[must_use]
     pub const fn public_key(&self) -> PublicKey {
         self.public_key
@@ -169,33 +170,6 @@ impl Drop for RunningNode {
 fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
     let builder = thread::Builder::new().name(format!("cairn {what}")).stack_size(STACK_BYTES);
     builder.spawn(run).map(|_| ()).map_err(|source| NodeError::Thread { what, source })
-}
-
-/// Every validator's key and address in consensus' own types; this one's is where it listens.
-fn addresses(
-    config: &NodeConfig,
-    genesis: &Genesis,
-    own: &PublicKey,
-) -> Result<Vec<(commonware_cryptography::ed25519::PublicKey, Address)>, NodeError> {
-    let keys = genesis.validator_keys();
-    if !keys.contains(own) {
-        return Err(NodeError::NotAValidator { key: *own, validators: keys.len() });
-    }
-    let mut addresses = Vec::with_capacity(keys.len());
-    for key in &keys {
-        let wrong = |found: String, expected: &str| ConfigError { key: "peers", found, expected: expected.into() };
-        let address = if key == own {
-            Address::Symmetric(config.p2p_listen)
-        } else {
-            let peer = config.peers.iter().find(|peer| peer.public_key == *key);
-            let peer =
-                peer.ok_or_else(|| wrong(format!("no entry for {key}"), "one for each validator of the genesis"))?;
-            PeerAddress::parse(&peer.address).map_err(|found| wrong(found, "ip:port or host:port"))?.into()
-        };
-        let key = network::public_key(key).ok_or_else(|| wrong(key.to_string(), "a key that consensus accepts"))?;
-        addresses.push((key, address));
-    }
-    Ok(addresses)
 }
 
 /// Tries until it works or [`RETRY_FOR`] is over.

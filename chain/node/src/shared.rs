@@ -7,11 +7,13 @@
 //!                      └───────────────────────── rebase ─────────────────────────┘
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cairn_chain_state::BlockTime;
-use cairn_proof::{genesis::Genesis, identity::PublicKey, statement::ChainTag};
+use cairn_chain_state::{BlockTime, State, ValidatorStatus};
+use cairn_proof::{
+    Height, committee::Committee, epoch, genesis::Genesis, header::Header, identity::PublicKey, statement::ChainTag,
+};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -23,6 +25,7 @@ use crate::{
     ledger::{FinalBlock, Ledger, Tip},
     mempool::{Admission, Mempool},
     metrics::Metrics,
+    peers::Listed,
     signatures::Signatures,
 };
 
@@ -39,6 +42,24 @@ pub(crate) struct Shared {
     outbox: mpsc::Sender<Bytes>,
 }
 
+/// The epoch of the next block, as it stands at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct EpochStart {
+    pub(crate) epoch: u64,
+    /// The block that the epoch builds on.
+    pub(crate) boundary: Header,
+    /// Height of the last finalized block.
+    pub(crate) tip: Height,
+    /// Who certifies the epoch's blocks.
+    pub(crate) committee: Arc<Committee>,
+    pub(crate) heartbeat: Duration,
+}
+
+/// How long a leader without statements waits on top of a block with this state. It changes at an epoch's end only.
+pub(crate) const fn heartbeat(state: &State) -> Duration {
+    Duration::from_millis(state.parameters().heartbeat_ms)
+}
+
 impl Shared {
     /// Starts from genesis; the outbox goes to the gossip.
     pub(crate) fn new(genesis: Genesis, validator: PublicKey, config: &NodeConfig) -> (Arc<Self>, Outbox) {
@@ -48,7 +69,7 @@ impl Shared {
         let header = genesis.header();
         let state = cairn_chain_state::State::genesis(&genesis);
         let mempool = Mempool::new(config.mempool.clone(), state.clone(), header.timestamp_ms, signatures);
-        let ledger = Ledger::new(header, state);
+        let ledger = Ledger::new(header, state, genesis.parameters.epoch_blocks);
         let (outbox, receiver) = mpsc::channel(OUTBOX_STATEMENTS_MAX);
         let shared = Self { genesis, tag, validator, executor, mempool, ledger, metrics: Metrics::new(), outbox };
         (Arc::new(shared), receiver)
@@ -122,6 +143,41 @@ impl Shared {
         self.ledger.append(&executed, FinalBlock { block: block.clone(), certificate });
         self.metrics.block(&executed.header, block.statements().len() as u64);
         self.executor.finalize(executed);
+    }
+
+    /// Blocks in an epoch, for ever.
+    pub(crate) const fn epoch_blocks(&self) -> u64 {
+        self.genesis.parameters.epoch_blocks
+    }
+
+    /// The epoch of the next block.
+    pub(crate) fn epoch_start(&self) -> EpochStart {
+        let tip = self.ledger.tip();
+        EpochStart {
+            epoch: epoch::epoch_of(tip.header.height.next(), self.epoch_blocks()),
+            boundary: self.ledger.boundary(),
+            tip: tip.header.height,
+            committee: Arc::clone(tip.state.committee()),
+            heartbeat: heartbeat(&tip.state),
+        }
+    }
+
+    /// The validators that may connect, as the last finalized block knows them.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        let state = self.ledger.tip().state;
+        let listed = state.validators().into_iter().map(|found| {
+            let votes =
+                state.committee().contains(&found.public_key) || state.next_committee().contains(&found.public_key);
+            let active = votes || found.status == ValidatorStatus::Active;
+            let listed = Listed { key: found.public_key, address: found.address.clone(), active };
+            (active || found.status == ValidatorStatus::Suspended).then_some(listed)
+        });
+        listed.flatten().collect()
+    }
+
+    /// The engine of an epoch starts.
+    pub(crate) fn enters(&self, epoch: u64, votes: bool) {
+        self.metrics.epoch(epoch, votes);
     }
 
     fn count_pool(&self) {

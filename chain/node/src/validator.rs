@@ -12,28 +12,25 @@ use std::{
 };
 
 use cairn_proof::certificate::consensus_namespace;
-use commonware_consensus::simplex::scheme::ed25519::Scheme;
-use commonware_cryptography::{
-    Signer as _,
-    ed25519::{PrivateKey, PublicKey},
-};
-use commonware_p2p::Address;
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
     Metrics as _, Runner as _, Spawner as _, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
-use commonware_utils::ordered::Set;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
     application::Proposer,
+    clock,
     config::NodeConfig,
-    engine::{self, Marshal, Setup, Timing},
+    engine::{self, Marshal, Setup},
     error::NodeError,
     gossip::Outbox,
     network::{self, Peers},
+    peers::Directory,
     shared::Shared,
+    voting::Voting,
 };
 
 /// Debug builds of the consensus library overflow the default stack.
@@ -49,8 +46,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Validator {
     pub(crate) config: NodeConfig,
     pub(crate) key: PrivateKey,
-    /// Every validator, this one included.
-    pub(crate) addresses: Vec<(PublicKey, Address)>,
+    /// Who may connect beside the validators on chain.
+    pub(crate) directory: Directory,
     pub(crate) shared: Arc<Shared>,
     pub(crate) outbox: Outbox,
     /// Holds the port until the network takes it over.
@@ -85,44 +82,39 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 async fn validate(context: Context, validator: Validator, ready: SyncSender<Started>) -> Result<(), NodeError> {
-    let Validator { config, key, addresses, shared, outbox, reserved, mut stop } = validator;
-    let validators = addresses.len();
+    let Validator { config, key, directory, shared, outbox, reserved, mut stop } = validator;
     let namespace = consensus_namespace(&shared.tag);
-    let public_key = key.public_key();
-    let keys = Set::from_iter_dedup(addresses.iter().map(|(key, _)| key.clone()));
-    let scheme = Scheme::signer(&namespace, keys, key.clone())
-        .ok_or_else(|| NodeError::Consensus { reason: "the key is no validator's".into() })?;
-
-    let opened = engine::open(&context, PARTITION, validators, &shared).await?;
+    let voting = Voting::open(&config.data_dir, clock::milliseconds(&context))?;
+    let opened = engine::open(&context, PARTITION, &shared).await?;
     drop(reserved);
     let peers = Peers {
-        key,
+        key: key.clone(),
         namespace: [namespace.as_slice(), b"_P2P"].concat(),
         listen: config.p2p_listen,
-        addresses,
-        max_message_size: engine::max_message_size(validators),
+        peers_max: directory.peers_max(),
+        max_message_size: engine::max_message_size(),
     };
     let (oracle, channels) = network::open(&context, peers, engine::CHANNELS);
     let setup = Setup {
         partition: PARTITION,
-        public_key,
-        scheme,
-        timing: Timing::of(config.heartbeat()),
+        key,
+        namespace,
         application: Proposer::new(Arc::clone(&shared), &config),
         shared,
         outbox,
+        directory,
+        voting,
     };
     let engine = engine::start(&context, opened, setup, oracle.clone(), oracle, channels).await?;
     let metrics = context.child("scrape");
     let handles = Handles { marshal: engine.marshal, scrape: Box::new(move || metrics.encode()) };
     // Who waits may have given up; then the stop signal follows.
     let _ = ready.try_send(Ok(Some(handles)));
-    info!(listen = %config.p2p_listen, validators, "validator runs");
+    info!(listen = %config.p2p_listen, "node runs");
 
     tokio::select! {
         ended = engine.consensus => {
-            let reason = ended.map_or_else(|error| error.to_string(), |()| "the engine ended by itself".into());
-            Err(NodeError::Consensus { reason })
+            Err(ended.unwrap_or_else(|error| NodeError::Consensus { reason: error.to_string() }))
         }
         // The sender lives as long as the node; its end is a stop as well.
         _ = stop.wait_for(|stop| *stop) => {

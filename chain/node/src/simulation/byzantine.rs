@@ -24,12 +24,13 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{Digested, Digestible as _, Sha256, ed25519::PublicKey, sha256};
 use commonware_p2p::{
-    Receiver as _, Recipients, Sender as _,
+    Recipients,
     simulated::{Receiver, Sender, SplitForwarder, SplitOrigin, SplitTarget},
+    utils::mux::{MuxHandle, Muxer},
 };
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Supervisor as _, deterministic};
 
-use super::Kind;
+use super::{Kind, machine::Machine};
 use crate::{
     application::{Place, Proposer},
     block::Block,
@@ -102,40 +103,70 @@ impl<E: Spawner + Metrics + Clock> Application<E> for Liar {
     }
 }
 
-/// Starts one of the library's misbehaving voters on the channels for votes and certificates.
-pub(crate) fn start_voter(
-    context: Context,
+/// Votes and certificates of one who only votes, epoch by epoch.
+pub(crate) struct Voter {
     kind: Kind,
-    scheme: Scheme,
-    votes: Channel,
-    certificates: Channel,
-) -> Option<Handle<()>> {
-    let handle = match kind {
-        Kind::Conflicter => {
-            conflicter::Conflicter::<_, _, Sha256>::new(context, conflicter::Config { scheme }).start(votes)
+    votes: MuxHandle<Sender<PublicKey, Context>>,
+    certificates: MuxHandle<Sender<PublicKey, Context>>,
+    running: Option<Handle<()>>,
+}
+
+impl Voter {
+    /// Takes the two channels; nothing is said yet. `None` for what is more than a voter.
+    pub(crate) fn new(context: &Machine, kind: Kind, votes: Channel, certificates: Channel) -> Option<Self> {
+        if kind.is_node() || kind == Kind::Silent {
+            return None;
         }
-        Kind::Nuller => nuller::Nuller::<_, _, Sha256>::new(context, nuller::Config { scheme }).start(votes),
-        Kind::Outdated => {
-            let config = outdated::Config { scheme, view_delta: ViewDelta::new(3) };
-            outdated::Outdated::<_, _, Sha256>::new(context, config).start(votes)
+        let start = |name, (sender, receiver): Channel| {
+            let (muxer, handle) = Muxer::new(context.child(name), sender, receiver);
+            muxer.start();
+            handle
+        };
+        let (votes, certificates) = (start("votes", votes), start("certificates", certificates));
+        Some(Self { kind, votes, certificates, running: None })
+    }
+
+    /// Misbehaves in `epoch` from now on, and no longer in the one before.
+    pub(crate) async fn enter(&mut self, context: Machine, epoch: u64, scheme: Scheme) {
+        if let Some(before) = self.running.take() {
+            before.abort();
         }
-        Kind::Flatterer => context.spawn(move |_| flatter(scheme, votes)),
-        Kind::Equivocator => {
-            let config = equivocator::Config {
-                scheme,
-                elector: RoundRobin::<Sha256>::default(),
-                epoch: Epoch::zero(),
-                relay: Arc::new(relay::Relay::new()),
-            };
-            equivocator::Equivocator::<_, _, _, Sha256>::new(context, config).start(votes, certificates)
-        }
-        Kind::Twins | Kind::Silent | Kind::Liar => return None,
-    };
-    Some(handle)
+        // An epoch that was entered before this voter's last start is registered still; it stays silent in it.
+        let (Ok(votes), Ok(certificates)) = (self.votes.register(epoch).await, self.certificates.register(epoch).await)
+        else {
+            return;
+        };
+        self.running = match self.kind {
+            Kind::Conflicter => {
+                let config = conflicter::Config { scheme };
+                Some(conflicter::Conflicter::<_, _, Sha256>::new(context, config).start(votes))
+            }
+            Kind::Nuller => Some(nuller::Nuller::<_, _, Sha256>::new(context, nuller::Config { scheme }).start(votes)),
+            Kind::Outdated => {
+                let config = outdated::Config { scheme, view_delta: ViewDelta::new(3) };
+                Some(outdated::Outdated::<_, _, Sha256>::new(context, config).start(votes))
+            }
+            Kind::Flatterer => Some(context.spawn(move |_| flatter(scheme, votes))),
+            Kind::Equivocator => {
+                let config = equivocator::Config {
+                    scheme,
+                    elector: RoundRobin::<Sha256>::default(),
+                    epoch: Epoch::new(epoch),
+                    relay: Arc::new(relay::Relay::new()),
+                };
+                Some(equivocator::Equivocator::<_, _, _, Sha256>::new(context, config).start(votes, certificates))
+            }
+            Kind::Twins | Kind::Silent | Kind::Liar => None,
+        };
+    }
 }
 
 /// Answers each vote with the same vote of its own, to its sender alone.
-async fn flatter(scheme: Scheme, (mut sender, mut receiver): Channel) {
+async fn flatter<S, R>(scheme: Scheme, (mut sender, mut receiver): (S, R))
+where
+    S: commonware_p2p::Sender<PublicKey = PublicKey>,
+    R: commonware_p2p::Receiver<PublicKey = PublicKey>,
+{
     while let Ok((from, message)) = receiver.recv().await {
         let Ok(vote) = Vote::<Scheme, sha256::Digest>::decode(message) else { continue };
         let same = match vote {

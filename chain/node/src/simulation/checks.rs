@@ -9,6 +9,7 @@ use cairn_chain_state::{State, StrictSignatures, execute};
 use cairn_proof::{
     Digest, Partition,
     certificate::Finalization,
+    epoch::is_last,
     statement::{Anchor, Body, SignedStatement},
 };
 
@@ -56,19 +57,23 @@ fn follows((next, previous): (u64, Digest), anchor: &Anchor, id: Digest) -> Resu
 /// hold under the committee that the replayed state names.
 fn replay(observed: &Observed) -> Result<(), Violation> {
     let tag = observed.genesis.tag();
-    let keys = observed.genesis.validator_keys();
+    let epoch_blocks = observed.genesis.parameters.epoch_blocks;
     let (mut header, mut state) = (observed.genesis.header(), State::genesis(&observed.genesis));
     for (height, block) in &observed.blocks {
         if *height != header.height.0 + 1 {
             let message = format!("nobody has shown the block at height {}", header.height.0 + 1);
             return Err(Violation::new("blocks have no holes", message));
         }
+        let committee = state.committee().clone();
         let executed = execute(&header, &state, &block.block, &StrictSignatures)
             .map_err(|error| Violation::new("replay from genesis", error.to_string()))?;
         if let Some(certificate) = &block.block.certificate {
-            Finalization::decode(certificate, keys.len())
-                .and_then(|certificate| certificate.verify_header(&executed.header, &keys, &tag))
+            Finalization::decode(certificate, committee.len())
+                .and_then(|certificate| certificate.verify_header(&executed.header, committee.keys(), &tag))
                 .map_err(|error| Violation::new("certificates verify", format!("height {height}: {error}")))?;
+        } else if is_last(executed.header.height, epoch_blocks) {
+            let message = format!("height {height} is the last of its epoch, and nobody has a certificate of it");
+            return Err(Violation::new("certificates verify", message));
         }
         (header, state) = (executed.header, executed.state);
         let root = state.root();

@@ -113,6 +113,8 @@ pub struct Plan {
     pub settle_ms: u64,
     /// An empty block is made after this long, in simulated milliseconds.
     pub heartbeat_ms: u64,
+    /// Blocks of an epoch.
+    pub epoch_blocks: u64,
     /// About how many statements are submitted.
     pub statements: u64,
     /// Whether network, disks and processes fail; without it, only validators misbehave.
@@ -136,6 +138,7 @@ impl Plan {
             fault_ms: 30_000,
             settle_ms: 60_000,
             heartbeat_ms: 500,
+            epoch_blocks: 8,
             statements: 150,
             faults: true,
             byzantine: None,

@@ -1,6 +1,7 @@
 //! The validators, what connects them, and what befalls them, between two power losses.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use cairn_proof::certificate::consensus_namespace;
+use cairn_proof::{certificate::consensus_namespace, epoch::epoch_of};
 use commonware_consensus::simplex::scheme::ed25519::Scheme;
-use commonware_cryptography::ed25519::PublicKey;
+use commonware_cryptography::ed25519::{PrivateKey, PublicKey};
 use commonware_p2p::{
     Recipients, Sender as _,
     simulated::{self, Control, Link, Network, Oracle, Receiver},
@@ -21,7 +22,7 @@ use commonware_utils::{NZU32, NZUsize, Probability, ordered::Set};
 
 use super::{
     Kind, Run, Violation,
-    byzantine::{self, Channel, Liar},
+    byzantine::{self, Channel, Liar, Voter},
     load::{Desk, TICK_MS},
     machine::{End, Health, Machine},
     scenario::{Fault, Role},
@@ -31,11 +32,13 @@ use crate::{
     city::validator_key,
     clock,
     config::NodeConfig,
-    engine::{self, Setup, Timing},
+    engine::{self, Setup},
     error::NodeError,
     gossip::Outbox,
     network,
+    peers::Directory,
     shared::Shared,
+    voting::Voting,
 };
 
 type Context = deterministic::Context;
@@ -91,8 +94,10 @@ struct Running {
 struct Slot {
     key: PublicKey,
     running: Option<Running>,
-    /// What else runs under this key: a twin, or a voter of the consensus library.
-    other: Vec<Handle<()>>,
+    /// The other node with this key.
+    twin: Option<Running>,
+    /// What votes under this key and does nothing else.
+    voter: Option<Voter>,
     /// Through which garbage is sent.
     gossip: Option<simulated::Sender<PublicKey, Context>>,
 }
@@ -107,6 +112,8 @@ pub(crate) struct World<'a> {
     links: Vec<Vec<Option<Quality>>>,
     /// Troubles of the network and when they end.
     troubles: Vec<(u64, Fault)>,
+    /// The epoch that voters were led into.
+    epoch: Option<u64>,
 }
 
 /// Latency and jitter in milliseconds, and what is lost in percent.
@@ -129,7 +136,7 @@ impl<'a> World<'a> {
             .map(|index| network::public_key(&validator_key(index).public()).unwrap())
             .collect();
         let config = simulated::Config {
-            max_size: engine::max_message_size(keys.len()),
+            max_size: engine::max_message_size(),
             max_peers_per_set: NZUsize!(DISKS.len()),
             disconnect_on_block: run.scenario.disconnects,
             tracked_peer_sets: NZUsize!(2),
@@ -137,8 +144,9 @@ impl<'a> World<'a> {
         let (network, oracle) = Network::new_with_peers(context.child("network"), config, keys.clone()).await;
         network.start();
         let links = vec![vec![None; keys.len()]; keys.len()];
-        let slots = keys.into_iter().map(|key| Slot { key, running: None, other: Vec::new(), gossip: None }).collect();
-        let mut world = World { run, context, oracle, slots, links, troubles: Vec::new() };
+        let slots =
+            keys.into_iter().map(|key| Slot { key, running: None, twin: None, voter: None, gossip: None }).collect();
+        let mut world = World { run, context, oracle, slots, links, troubles: Vec::new(), epoch: None };
         world.connect().await;
         for index in 0..world.slots.len() {
             world.run.progress.down_until_ms[index] = None;
@@ -161,6 +169,7 @@ impl<'a> World<'a> {
             let now_ms = self.now_ms();
             let more = self.run.progress.settling.is_none();
             self.observe();
+            self.lead_voters().await;
             let desks = desks(&self.slots, &self.run.scenario.roles);
             self.run.load.tick(&desks, now_ms, more);
             self.send_garbage();
@@ -340,11 +349,29 @@ impl<'a> World<'a> {
         channels
     }
 
-    fn scheme(&self, index: usize) -> Scheme {
+    /// The voters go on to the epoch that the honest validators are in.
+    async fn lead_voters(&mut self) {
+        let roles = &self.run.scenario.roles;
+        let tips =
+            desks(&self.slots, roles).into_iter().filter(|desk| desk.honest).map(|desk| desk.shared.ledger.tip());
+        let Some(tip) = tips.max_by_key(|tip| tip.header.height) else { return };
+        let epoch = epoch_of(tip.header.height.next(), self.run.plan.epoch_blocks);
+        if self.epoch == Some(epoch) {
+            return;
+        }
+        self.epoch = Some(epoch);
         let namespace = consensus_namespace(&self.run.load.genesis().tag());
-        let key = network::private_key(&validator_key(index).seed()).unwrap();
-        let keys = self.slots.iter().map(|slot| slot.key.clone());
-        Scheme::signer(&namespace, Set::from_iter_dedup(keys), key).unwrap()
+        let keys = tip.state.committee().keys().iter().filter_map(network::public_key);
+        let committee = Set::from_iter_dedup(keys);
+        for index in 0..self.slots.len() {
+            let machine = Machine::new(self.context.child("voter").with_attribute("index", index), Health::default());
+            let key = network::private_key(&validator_key(index).seed()).unwrap();
+            if let Some(voter) = &mut self.slots[index].voter
+                && let Some(scheme) = Scheme::signer(&namespace, committee.clone(), key)
+            {
+                voter.enter(machine, epoch, scheme).await;
+            }
+        }
     }
 
     /// Starts what stands in a slot, or starts it again from its disk.
@@ -359,15 +386,17 @@ impl<'a> World<'a> {
                 let first: Vec<PublicKey> = peers.iter().filter(|_| self.run.draw.percent(50)).cloned().collect();
                 let halves = byzantine::split(&context, channels, &peers, move |peer| first.contains(peer));
                 let [one, other] = halves;
-                let twin = self.node(&context, index, 1).spawn(false, other);
-                self.slots[index].other.push(twin.handle);
+                if let Some(twin) = self.slots[index].twin.take() {
+                    twin.handle.abort();
+                }
+                self.slots[index].twin = Some(self.node(&context, index, 1).spawn(false, other));
                 self.slots[index].running = Some(self.node(&context, index, 0).spawn(false, one));
             }
             Role::Byzantine(kind) if kind != Kind::Liar => {
                 let mut channels = self.channels(index).await.into_iter();
                 let (votes, certificates) = (channels.next().unwrap(), channels.next().unwrap());
-                let voter = byzantine::start_voter(context, kind, self.scheme(index), votes, certificates);
-                self.slots[index].other.extend(voter);
+                let machine = Machine::new(context, Health::default());
+                self.slots[index].voter = Voter::new(&machine, kind, votes, certificates);
             }
             role => {
                 let channels = self.channels(index).await;
@@ -380,8 +409,7 @@ impl<'a> World<'a> {
 
     fn node(&self, context: &Context, index: usize, disk: usize) -> Node {
         let any = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut config = NodeConfig::new("unused".into(), any, Vec::new(), any);
-        config.heartbeat_ms = self.run.plan.heartbeat_ms;
+        let config = NodeConfig::new("unused".into(), any, Vec::new(), any);
         let genesis = self.run.load.genesis().clone();
         let (shared, outbox) = Shared::new(genesis, validator_key(index).public(), &config);
         let key = self.slots[index].key.clone();
@@ -389,10 +417,8 @@ impl<'a> World<'a> {
             context: context.child("machine"),
             partition: DISKS[index][disk],
             control: self.oracle.control(key.clone()),
-            manager: self.oracle.manager(),
-            scheme: self.scheme(index),
-            validators: self.slots.len(),
-            key,
+            manager: self.oracle.socket_manager(),
+            key: network::private_key(&validator_key(index).seed()).unwrap(),
             config,
             shared,
             outbox,
@@ -449,11 +475,9 @@ fn desks<'a>(slots: &'a [Slot], roles: &[Role]) -> Vec<Desk<'a>> {
 struct Node {
     context: Context,
     partition: &'static str,
-    key: PublicKey,
+    key: PrivateKey,
     control: Control<PublicKey, Context>,
-    manager: simulated::Manager<PublicKey, Context>,
-    scheme: Scheme,
-    validators: usize,
+    manager: simulated::SocketManager<PublicKey, Context>,
     config: NodeConfig,
     shared: Arc<Shared>,
     outbox: Outbox,
@@ -470,9 +494,8 @@ impl Node {
         let machine = Machine::new(self.context.child("node"), health.clone());
         let (told, is_ready) = (health.clone(), Arc::clone(&ready));
         let handle = machine.spawn(move |machine| async move {
-            let ended = self.validate(&machine, lies, channels, &is_ready).await;
-            let why = ended.map_or_else(|error| error.to_string(), |()| "consensus ended by itself".into());
-            told.ended(why);
+            let Err(ended) = self.validate(&machine, lies, channels, &is_ready).await;
+            told.ended(ended.to_string());
         });
         Running { shared, ready, health, handle }
     }
@@ -483,24 +506,24 @@ impl Node {
         lies: bool,
         channels: Vec<(S, Receiver<PublicKey>)>,
         ready: &AtomicBool,
-    ) -> Result<(), NodeError>
+    ) -> Result<Infallible, NodeError>
     where
         S: commonware_p2p::Sender<PublicKey = PublicKey>,
     {
-        let opened = engine::open(machine, self.partition, self.validators, &self.shared).await?;
+        let opened = engine::open(machine, self.partition, &self.shared).await?;
         let honest = Proposer::new(Arc::clone(&self.shared), &self.config);
-        let timing = Timing::of(self.config.heartbeat());
-        let (partition, public_key, scheme) = (self.partition, self.key, self.scheme);
-        let (shared, outbox) = (self.shared, self.outbox);
+        let namespace = consensus_namespace(&self.shared.tag);
+        let (directory, voting) = (Directory::default(), Voting::in_memory(0));
+        let (partition, key, shared, outbox) = (self.partition, self.key, self.shared, self.outbox);
         let engine = if lies {
             let application = Liar::new(honest);
-            let setup = Setup { partition, public_key, scheme, timing, application, shared, outbox };
+            let setup = Setup { partition, key, namespace, application, shared, outbox, directory, voting };
             engine::start(machine, opened, setup, self.manager, self.control, channels).await?
         } else {
-            let setup = Setup { partition, public_key, scheme, timing, application: honest, shared, outbox };
+            let setup = Setup { partition, key, namespace, application: honest, shared, outbox, directory, voting };
             engine::start(machine, opened, setup, self.manager, self.control, channels).await?
         };
         ready.store(true, Ordering::Relaxed);
-        engine.consensus.await.map_err(|error| NodeError::Consensus { reason: error.to_string() })
+        Err(engine.consensus.await.unwrap_or_else(|error| NodeError::Consensus { reason: error.to_string() }))
     }
 }

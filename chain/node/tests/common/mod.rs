@@ -1,5 +1,6 @@
 //! Validators of one chain in one process, each with its own threads, over TCP on free ports.
 
+// Several test programs include this file, and each uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod city;
@@ -38,21 +39,28 @@ pub struct Net {
 impl Net {
     /// Makes the configurations; nothing runs yet.
     pub fn new(validators: usize, heartbeat_ms: u64) -> Self {
+        Self::with_epochs(validators, 0, heartbeat_ms, 200)
+    }
+
+    /// A chain of `validators` with epochs of `epoch_blocks`, and `others` whose keys are not in its genesis.
+    pub fn with_epochs(validators: usize, others: usize, heartbeat_ms: u64, epoch_blocks: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(validators);
-        let peers: Vec<Peer> = (0..validators)
-            .map(|index| Peer { public_key: validator_key(index).public(), address: local(ports[index]).to_string() })
-            .collect();
+        let nodes = validators + others;
+        let ports = free_ports(nodes);
         let config = |index: usize| {
             let data: PathBuf = folder.path().join(format!("v{index}"));
-            let mut config = NodeConfig::new(data, local(ports[index]), peers.clone(), local(0));
-            config.heartbeat_ms = heartbeat_ms;
-            config
+            NodeConfig::new(data, local(ports[index]), Vec::new(), local(0))
         };
+        let mut city = City::new(validators);
+        city.genesis.parameters.heartbeat_ms = heartbeat_ms;
+        city.genesis.parameters.epoch_blocks = epoch_blocks;
+        for (validator, port) in city.genesis.validators.iter_mut().zip(&ports) {
+            validator.address = local(*port).to_string();
+        }
         Self {
-            city: City::new(validators),
-            configs: (0..validators).map(config).collect(),
-            nodes: (0..validators).map(|_| None).collect(),
+            city,
+            configs: (0..nodes).map(config).collect(),
+            nodes: (0..nodes).map(|_| None).collect(),
             http: reqwest::Client::new(),
             _folder: folder,
         }
@@ -66,11 +74,11 @@ impl Net {
 
     /// Starts all of them and waits until the chain moves, so that they are connected.
     pub async fn start_all(&mut self) {
-        for index in 0..self.nodes.len() {
+        for index in 0..self.city.genesis.validators.len() {
             self.start(index).await;
         }
         let height = self.height(0).await;
-        for index in 0..self.nodes.len() {
+        for index in 0..self.city.genesis.validators.len() {
             self.wait_for_height(index, height + 2).await;
         }
     }
@@ -125,6 +133,18 @@ impl Net {
         status
     }
 
+    /// A line of the metrics.
+    pub async fn metric(&self, index: usize, name: &str) -> u64 {
+        let text = String::from_utf8(self.bytes(index, "/metrics").await).unwrap();
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("{name} is missing")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Whether a node votes in the epoch that it is in.
+    pub async fn votes(&self, index: usize) -> bool {
+        self.metric(index, "cairn_chain_votes").await == 1
+    }
+
     pub async fn height(&self, index: usize) -> u64 {
         self.json(index, "/v1/status").await["height"].as_u64().unwrap()
     }
@@ -132,8 +152,13 @@ impl Net {
     pub async fn wait_for_height(&self, index: usize, height: u64) {
         let started = Instant::now();
         while self.height(index).await < height {
-            assert!(started.elapsed() < Duration::from_secs(30), "validator {index} does not come to height {height}");
+            assert!(started.elapsed() < Duration::from_secs(90), "validator {index} does not come to height {height}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// How other nodes' configurations name a node.
+pub fn peer(net: &Net, index: usize) -> Peer {
+    Peer { public_key: validator_key(index).public(), address: net.configs[index].p2p_listen.to_string() }
 }
