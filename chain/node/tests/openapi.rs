@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use cairn_proof::{
     Digest, Sequence,
     parameters::Parameters,
+    state_proof::StateProof,
     statement::{Body, Change, Statement, Vote},
 };
 use common::{
@@ -143,6 +144,9 @@ fn asks(anchor: &str) -> Vec<Ask> {
         ask("/v1/proposals", "/v1/proposals", 200),
         ask("/v1/committees", "/v1/committees", 200),
         ask("/v1/committees", "/v1/committees?from_epoch=7", 200),
+        ask("/v1/state/proof", "/v1/state/proof?kind=stream&name=traffic.flow", 200),
+        ask("/v1/state/proof", "/v1/state/proof?kind=nothing", 400),
+        ask("/v1/state/proof", "/v1/state/proof?kind=stream&name=a&more=b", 400),
         ask("/v1/status", "/v1/status", 200),
         ask("/v1/ready", "/v1/ready", 200),
         ask("/v1/health", "/v1/health", 200),
@@ -167,6 +171,34 @@ async fn vote(net: &Net) {
     let validators = net.json(0, "/v1/validators").await;
     assert_eq!(validators["validators"][0]["public_key"], signer.public().to_string(), "{validators}");
     assert_eq!(validators["validators"][0]["in_committee"], true);
+}
+
+/// Each subject's proof holds with the genesis alone, and says whether it is in the state.
+async fn state_proofs_verify(net: &Net, anchor: Digest) {
+    let (owner, nobody) = (key(OWNER), key(99));
+    let cases = [
+        (format!("kind=anchor&id={anchor}"), true),
+        (format!("kind=anchor&id={}", Digest::ZERO), false),
+        (format!("kind=identity&id={}", owner.identity()), true),
+        (format!("kind=identity&id={}", nobody.identity()), false),
+        (format!("kind=key&key={}", owner.public()), true),
+        (format!("kind=sequence&id={}", owner.identity()), true),
+        ("kind=stream&name=traffic.flow".to_owned(), true),
+        ("kind=stream&name=no.such".to_owned(), false),
+        ("kind=topic&topic=traffic.flow".to_owned(), true),
+        ("kind=head&stream=traffic.flow&partition=0".to_owned(), true),
+        ("kind=head&stream=traffic.flow&partition=1".to_owned(), false),
+        (format!("kind=validator&key={}", validator_key(0).public()), true),
+        ("kind=committee".to_owned(), true),
+        ("kind=parameters".to_owned(), true),
+    ];
+    for (query, present) in cases {
+        let file = net.bytes(0, &format!("/v1/state/proof?{query}")).await;
+        let proof = StateProof::from_json(&file).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let proven = proof.verify(&net.city.genesis).unwrap_or_else(|error| panic!("{query}: {error}"));
+        assert_eq!(proven.value.is_some(), present, "{query}");
+        assert_eq!(proven.signed, (1, 1));
+    }
 }
 
 /// Holds an answer against what the route's description says of that status.
@@ -196,6 +228,7 @@ async fn each_described_request_is_answered_as_described() {
     net.accepted(0, &anchor).await;
     net.finalized(0, &id.to_string()).await;
     vote(&net).await;
+    state_proofs_verify(&net, id).await;
 
     let asks = asks(&id.to_string());
     for ask in &asks {

@@ -309,7 +309,7 @@ pub(super) async fn committees(
 
 impl Api {
     /// Header and certificate of an epoch's last block; it always has a certificate of its own.
-    async fn boundary(&self, height: Height) -> Result<(Vec<u8>, Vec<u8>), ApiError> {
+    pub(super) async fn boundary(&self, height: Height) -> Result<(Vec<u8>, Vec<u8>), ApiError> {
         let found = self.block(height).await;
         let found = found.and_then(|block| Some((block.block.header_bytes().to_vec(), block.certificate.clone()?)));
         found.ok_or_else(|| {

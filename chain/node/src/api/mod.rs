@@ -12,6 +12,7 @@ mod limits;
 mod listener;
 mod log;
 mod openapi;
+mod proofs;
 mod statements;
 mod status;
 mod stream;
@@ -163,6 +164,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/headers/{height}", get(blocks::header)),
         ("/v1/certificates/{height}", get(blocks::certificate)),
         ("/v1/log/proof", get(log::proof)),
+        ("/v1/state/proof", get(proofs::state)),
         ("/v1/validators", get(governance::validators)),
         ("/v1/parameters", get(governance::parameters)),
         ("/v1/proposals", get(governance::proposals)),

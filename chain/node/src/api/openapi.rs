@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, blocks, chain, governance, log, statements, status};
+use super::{Api, blocks, chain, governance, log, proofs, statements, status};
 
 /// 32 bytes in hexadecimal.
 #[derive(ToSchema)]
@@ -33,6 +33,7 @@ pub(super) struct Base64(String);
         blocks::header,
         blocks::certificate,
         log::proof,
+        proofs::state,
         governance::validators,
         governance::parameters,
         governance::proposals,

@@ -45,6 +45,9 @@ const SEVERAL: &str = "application/cbor";
 /// Least time between two attempts to take in a statement whose predecessor may be on its way.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// More statements than this hold up a thread for longer than others should wait.
+const MANY: usize = 32;
+
 /// Seconds after which a full pool may have room.
 const FULL_RETRY_AFTER: u64 = 1;
 
@@ -160,7 +163,11 @@ fn split(body: &Bytes, most: usize) -> Result<Vec<Bytes>, CborError> {
 /// may build on it; once the wait is over it is refused, and the others are looked at without a wait.
 async fn admit(api: &Api, statements: &[Bytes]) -> Vec<Result<Digest, ApiError>> {
     let (mut results, mut last) = (Vec::with_capacity(statements.len()), None);
-    let attempt = || {
+    let several = |run: &mut dyn FnMut() -> Option<()>| {
+        // Thousands of signatures are checked: other requests go on meanwhile.
+        if statements.len() > MANY { tokio::task::block_in_place(run) } else { run() }
+    };
+    let mut attempt = || {
         for statement in &statements[results.len()..] {
             match admit_now(api, statement) {
                 Attempt::Later(refusal) => {
@@ -173,7 +180,7 @@ async fn admit(api: &Api, statements: &[Bytes]) -> Vec<Result<Digest, ApiError>>
         Some(())
     };
     let wait = Duration::from_millis(api.config.admission_wait_ms).max(AGAIN);
-    let waited = api.until(wait, attempt).await;
+    let waited = api.until(wait, || several(&mut attempt)).await;
     for statement in &statements[results.len()..] {
         let result = match (&waited, last.take()) {
             (Err(refused), _) => Err((*refused).into()),

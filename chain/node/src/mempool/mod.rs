@@ -21,12 +21,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_chain_state::{BlockTime, Refusal, RefusalCode, State};
-use cairn_proof::{
-    Digest, Height, Sequence,
-    identity::IdentityId,
-    statement::{SignedStatement, StatementError},
-};
+use cairn_chain_state::{BlockTime, Refusal, RefusalCode, SignatureCheck as _, State};
+use cairn_proof::{Digest, Height, Sequence, identity::IdentityId, statement::SignedStatement};
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{config::MempoolConfig, signatures::Signatures};
@@ -209,12 +205,32 @@ impl Mempool {
             && parked_bytes + bytes <= self.config.bytes_max / PARKED_SHARE
     }
 
+    /// Checks a signature without holding the pool, so that several are checked at one time; what held is remembered.
+    /// Not for statements that are refused without it, or wait already.
+    fn check_ahead(&self, signed: &SignedStatement) {
+        let statement = signed.statement();
+        let found = {
+            let inner = self.lock();
+            let useful = statement.sequence > inner.ready.sequence(&statement.signer)
+                && self.room(&inner, &statement.signer, 0).is_ok()
+                && !inner.ids.contains_key(&signed.id());
+            let signer = inner.ready.identity(&statement.signer).filter(|_| useful);
+            signer.map(|signer| (signer.public_key, *inner.ready.chain()))
+        };
+        if let Some((key, chain)) = found {
+            // Whether it held is asked again when the statement is applied, and known then if it did.
+            self.signatures.holds(signed, &key, &chain);
+        }
+    }
+
     /// Takes in a statement that was handed to this validator.
     pub(crate) fn submit(&self, statement: Bytes, now_ms: u64) -> Admission {
-        let (key, id) = match decode(&statement) {
-            Ok(decoded) => decoded,
+        let signed = match SignedStatement::decode(&statement) {
+            Ok(signed) => signed,
             Err(error) => return Admission::Refused(Refusal::new(RefusalCode::Malformed, error.to_string())),
         };
+        let (key, id) = place(&signed);
+        self.check_ahead(&signed);
         let mut inner = self.lock();
         if inner.ids.contains_key(&id) {
             return Admission::Known(id);
@@ -237,10 +253,12 @@ impl Mempool {
 
     /// Takes in a statement that another validator sent. Returns what became of it.
     pub(crate) fn receive(&self, statement: Bytes, now_ms: u64, is_final: impl Fn(&Digest) -> bool) -> &'static str {
-        let Ok((key, id)) = decode(&statement) else { return "malformed" };
+        let Ok(signed) = SignedStatement::decode(&statement) else { return "malformed" };
+        let (key, id) = place(&signed);
         if is_final(&id) {
             return "final";
         }
+        self.check_ahead(&signed);
         let mut inner = self.lock();
         if inner.entries.contains_key(&key) {
             return if inner.ids.contains_key(&id) { "known" } else { "rival" };
@@ -422,9 +440,8 @@ impl Rebuild {
     }
 }
 
-fn decode(statement: &[u8]) -> Result<(Key, Digest), StatementError> {
-    let decoded = SignedStatement::decode(statement)?;
-    Ok(((decoded.statement().signer, decoded.statement().sequence), decoded.id()))
+fn place(signed: &SignedStatement) -> (Key, Digest) {
+    ((signed.statement().signer, signed.statement().sequence), signed.id())
 }
 
 #[cfg(test)]
