@@ -35,7 +35,7 @@ use cairn_anchor::pipeline::Anchorer;
 use cairn_chain_client::Follower;
 use cairn_proof::Partition;
 use cairn_proof::identity::IdentityId;
-use cairn_proof::statement::StreamDefinition;
+use cairn_proof::statement::{Role, StreamDefinition};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -168,12 +168,8 @@ async fn supervise(follower: Follower, identity: IdentityId, sender: Sender) {
     let mut heights = follower.subscribe();
     let mut known = BTreeSet::new();
     loop {
-        for definition in unknown(&follower, &mut known) {
-            if definition.anchorers.contains(&identity) {
-                follow(&follower, definition, &sender);
-            } else {
-                tracing::info!(stream = definition.name, "not read: this identity is not one of its anchorers");
-            }
+        for definition in granted(&follower, &identity, &mut known) {
+            follow(&follower, definition, &sender);
         }
         // A follower that has ended leaves the streams as they are.
         let _ = tokio::time::timeout(LOOK_EVERY, heights.changed()).await;
@@ -183,13 +179,17 @@ async fn supervise(follower: Follower, identity: IdentityId, sender: Sender) {
     }
 }
 
-fn unknown(follower: &Follower, known: &mut BTreeSet<String>) -> Vec<StreamDefinition> {
+/// The streams that this identity may anchor, by their definition or by a later grant, and that are not read yet.
+fn granted(follower: &Follower, identity: &IdentityId, known: &mut BTreeSet<String>) -> Vec<StreamDefinition> {
     let ledger = follower.ledger();
     if ledger.streams().len() == known.len() {
         return Vec::new();
     }
-    let streams = ledger.streams().iter().filter(|(name, _)| known.insert((*name).clone()));
-    streams.map(|(_, entry)| entry.definition.clone()).collect()
+    let may = |name: &str| ledger.state().has_role(name, Role::Anchorer, identity);
+    let new = ledger.streams().iter().filter(|(name, _)| !known.contains(*name) && may(name));
+    let definitions: Vec<_> = new.map(|(_, entry)| entry.definition.clone()).collect();
+    known.extend(definitions.iter().map(|definition| definition.name.clone()));
+    definitions
 }
 
 fn follow(follower: &Follower, definition: StreamDefinition, sender: &Sender) {
