@@ -42,8 +42,10 @@ fn a_wrong_key_in_the_configuration_is_named() {
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, good.replace("chain_id =", "chain =")).unwrap();
     fails(&mut network.command("status"), 1, &["chain", "chain_id"]);
-    std::fs::write(&file, good.replace("p2p = \"127.0.0.1:", "p2p = \"127.0.0.1:x")).unwrap();
-    fails(network.command("node").args(["--index", "0"]), 1, &["peers.address", "127.0.0.1:x", "host:port"]);
+    std::fs::write(&file, format!("{good}\n[[peers]]\npublic_key = \"00\"\naddress = \"x\"\n")).unwrap();
+    fails(&mut network.command("status"), 1, &["public_key"]);
+    std::fs::write(&file, good.replacen("name = \"validator-0\"", "name = \"../0\"", 1)).unwrap();
+    fails(&mut network.command("status"), 1, &["../0", "A–Z"]);
     std::fs::write(&file, good).unwrap();
     fails(network.command("node").args(["--index", "9"]), 1, &["--index 9", "0 to 3"]);
 }

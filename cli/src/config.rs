@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::{Client, Url};
-use cairn_chain_node::{NodeConfig, Peer};
+use cairn_chain_node::{ApiConfig, BlockConfig, MempoolConfig, NodeConfig, Peer};
 use cairn_ingest::config::IngestConfig;
 use cairn_ingest::kafka::KafkaConfig;
 use cairn_proof::genesis::Genesis;
@@ -34,8 +34,21 @@ pub(crate) struct Config {
     pub(crate) ingest: IngestSection,
     /// The role that answers SQL.
     pub(crate) query: QuerySection,
-    /// The validators of the chain, in the order of `--index`.
+    /// How commands and roles reach the chain.
+    #[serde(default)]
+    pub(crate) chain: ChainSection,
+    /// Bounds of the nodes that run from this folder.
+    #[serde(default)]
+    pub(crate) node: NodeSection,
+    /// The nodes that are asked, and that can be run from this folder: validators, in the order of `--index`, or one
+    /// that joined.
     pub(crate) validators: Vec<ValidatorSection>,
+    /// Where nodes are reached whose address on chain does not serve from here, and further ones to connect to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) peers: Vec<Peer>,
+    /// Nodes that are no validators and yet may connect to those of this folder, to follow the chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) observers: Vec<Peer>,
 }
 
 /// Where records are published.
@@ -89,17 +102,45 @@ pub(crate) struct QuerySection {
     pub(crate) postgres: QueryConfig,
 }
 
-/// One validator.
+/// How commands and roles reach the chain.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ChainSection {
+    /// Base addresses of the nodes that are asked; those of `[[validators]]`, if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nodes: Vec<String>,
+    /// PEM file of the root certificate that https nodes are checked by; relative paths start at the folder of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root_certificate: Option<PathBuf>,
+}
+
+/// Bounds of the nodes that run from this folder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NodeSection {
+    /// How far a block's time may lie ahead of this machine's clock before the vote for it is delayed, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_drift_ms_max: Option<u64>,
+    /// Bounds of a block that is proposed here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) block: Option<BlockConfig>,
+    /// Bounds of the statements that wait for a block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mempool: Option<MempoolConfig>,
+    /// Bounds of the HTTP API, and the certificate that it is served with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) api: Option<ApiConfig>,
+}
+
+/// One node. Where the others reach it stands on the chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ValidatorSection {
-    /// Its name in the genesis.
+    /// Its name: that of its key file and of its folder of data.
     pub(crate) name: String,
-    /// Its key in the genesis.
+    /// The key it votes with.
     pub(crate) public_key: PublicKey,
-    /// `host:port` where the other validators reach it.
-    pub(crate) p2p: String,
-    /// Where it listens for them.
+    /// Where it listens for the others.
     pub(crate) p2p_listen: SocketAddr,
     /// Base address of its HTTP API.
     pub(crate) api: String,
@@ -121,9 +162,13 @@ impl Config {
         if self.validators.is_empty() {
             bail!("[[validators]]: expected one at least, found none");
         }
-        for validator in &self.validators {
-            self.api_url(validator)?;
+        for (index, validator) in self.validators.iter().enumerate() {
+            check_name(&validator.name)?;
+            if self.validators[..index].iter().any(|other| other.name == validator.name) {
+                bail!("[[validators]] {}: expected each name once, found it twice", validator.name);
+            }
         }
+        self.nodes()?;
         if self.kafka.embedded {
             self.broker_listen()?;
         }
@@ -132,13 +177,15 @@ impl Config {
         Ok(())
     }
 
-    fn api_url(&self, validator: &ValidatorSection) -> Result<Url> {
-        let expected = "expected an address such as http://127.0.0.1:26611";
-        match validator.api.parse::<Url>() {
-            Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
-            Ok(_) => bail!("[[validators]] {}: api = {:?}: {expected}", validator.name, validator.api),
-            Err(error) => bail!("[[validators]] {}: api = {:?}: {expected}: {error}", validator.name, validator.api),
+    /// The base addresses of the nodes that are asked.
+    fn nodes(&self) -> Result<Vec<Url>> {
+        if self.chain.nodes.is_empty() {
+            let of = |validator: &ValidatorSection| {
+                url(&validator.api).with_context(|| format!("[[validators]] {}: api", validator.name))
+            };
+            return self.validators.iter().map(of).collect();
         }
+        self.chain.nodes.iter().map(|node| url(node).context("[chain] nodes")).collect()
     }
 
     /// Settings of every Kafka client.
@@ -154,26 +201,53 @@ impl Config {
         })
     }
 
-    /// A client of all validators.
-    pub(crate) fn client(&self) -> Result<Client> {
-        let nodes = self.validators.iter().map(|validator| self.api_url(validator)).collect::<Result<_>>()?;
-        Ok(Client::new(nodes)?)
+    /// A client of all nodes.
+    pub(crate) fn client(&self, home: &Home) -> Result<Client> {
+        let nodes = self.nodes()?;
+        let Some(file) = &self.chain.root_certificate else { return Ok(Client::new(nodes)?) };
+        let file = home.path().join(file);
+        let root = fs::read(&file).with_context(|| format!("[chain] root_certificate {}", file.display()))?;
+        Ok(Client::with_roots(nodes, Some(&root))?)
     }
 
-    /// What the validator at `index` is started with.
+    /// The index of the node that is named, or of the only one whose key lies in the folder.
+    pub(crate) fn node_index(&self, home: &Home, index: Option<usize>, name: Option<&str>) -> Result<usize> {
+        let names = || self.validators.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+        if let Some(name) = name {
+            let found = self.validators.iter().position(|node| node.name == name);
+            return found.with_context(|| format!("--name {name}: cairn.toml has {}", names()));
+        }
+        if let Some(index) = index {
+            let most = self.validators.len() - 1;
+            if index > most {
+                bail!("--index {index}: cairn.toml has the validators 0 to {most}");
+            }
+            return Ok(index);
+        }
+        let here = |index: &usize| home.key_file(&self.validators[*index].name).is_file();
+        let found: Vec<_> = (0..self.validators.len()).filter(here).collect();
+        match found.as_slice() {
+            [one] => Ok(*one),
+            _ => bail!("which node? keys/ holds the keys of {}: say --name, one of {}", found.len(), names()),
+        }
+    }
+
+    /// What the node at `index` is started with.
     pub(crate) fn node(&self, home: &Home, genesis: &Genesis, index: usize) -> Result<NodeConfig> {
-        let most = self.validators.len() - 1;
-        let validator = self
-            .validators
-            .get(index)
-            .with_context(|| format!("--index {index}: cairn.toml has the validators 0 to {most}"))?;
-        let peers = self
-            .validators
-            .iter()
-            .map(|other| Peer { public_key: other.public_key, address: other.p2p.clone() })
-            .collect();
-        let data = home.validator_data(index);
-        let config = NodeConfig::new(data, validator.p2p_listen, peers, validator.api_listen);
+        let node = self.validators.get(index).with_context(|| format!("--index {index}"))?;
+        let data = home.node_data(&node.name);
+        let mut config = NodeConfig::new(data, node.p2p_listen, self.peers.clone(), node.api_listen);
+        config.observers.clone_from(&self.observers);
+        if let Some(drift) = self.node.clock_drift_ms_max {
+            config.clock_drift_ms_max = drift;
+        }
+        config.block = self.node.block.clone().unwrap_or_default();
+        config.mempool = self.node.mempool.clone().unwrap_or_default();
+        config.api = self.node.api.clone().unwrap_or_default();
+        if let Some(tls) = &mut config.api.tls {
+            tls.certificate = home.path().join(&tls.certificate);
+            tls.key = home.path().join(&tls.key);
+        }
         config.validate(genesis)?;
         Ok(config)
     }
@@ -198,6 +272,24 @@ impl Config {
             host => host,
         };
         SocketAddr::new(host, self.query.postgres.port)
+    }
+}
+
+/// Names become file names and folders.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+        bail!("[[validators]] name = {name:?}: expected 1 to 100 of A–Z, a–z, 0–9, '.', '-' and '_'");
+    }
+    Ok(())
+}
+
+fn url(text: &str) -> Result<Url> {
+    let expected = "expected an address such as http://127.0.0.1:26611";
+    match text.parse::<Url>() {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Ok(_) => bail!("{text:?}: {expected}"),
+        Err(error) => bail!("{text:?}: {expected}: {error}"),
     }
 }
 

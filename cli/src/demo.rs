@@ -30,6 +30,7 @@ use crate::status::gather;
 use crate::up::Network;
 
 const ANCHOR_PATIENCE: Duration = Duration::from_secs(60);
+const HEARTBEAT_MS: u64 = 1_000;
 /// Where free ports are looked for: below the range that systems hand out for outgoing connections.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
@@ -71,7 +72,8 @@ pub(crate) async fn demo(args: &DemoArgs) -> Result<()> {
         (None, Some(folder)) => folder.path().join("network"),
         (None, None) => bail!("no folder"),
     };
-    let home = init(&InitArgs::local(dir, free_ports(4)?.0))?;
+    // A lively chain: an idle one makes blocks as often as somebody watches for.
+    let home = init(&InitArgs { heartbeat_ms: HEARTBEAT_MS, ..InitArgs::local(dir, free_ports(4)?.0) })?;
     heading(&format!("a network of four validators in {}", home.path().display()))?;
     let mut network = start(&home).await?;
     crate::say!("{}", network.addresses())?;

@@ -1,4 +1,7 @@
-//! `cairn prove`, `cairn verify`, `cairn audit`: receipts, checking them offline, recomputing everything stored.
+//! `cairn prove`, `cairn verify`, `cairn audit`: receipts and state proofs, checking them offline, recomputing everything
+//! stored.
+
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,51 +11,68 @@ use cairn_anchor::audit::{Report, audit as run_audit};
 use cairn_anchor::prove::{Sources, prove as make_receipt};
 use cairn_anchor::roots::Roots;
 use cairn_ingest::decode::AuditDecoder;
-use cairn_proof::receipt::{Receipt, Verified};
+use cairn_proof::checkpoint::witnessed;
+use cairn_proof::genesis::Genesis;
+use cairn_proof::note::VerifierKey;
+use cairn_proof::receipt::{RECEIPT_MARK, Receipt, Verified};
+use cairn_proof::state_proof::{STATE_PROOF_MARK, StateProof};
+use cairn_proof::tlog_proof::{TLOG_PROOF_MARK, TlogProof, VerifiedAnchor};
 use cairn_proof::{Offset, Partition};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
 
-use crate::home::{Home, read_genesis};
+use crate::chain::Chain;
+use crate::home::read_genesis;
 use crate::output::{Format, Table, write_out};
-use crate::roles::{CHAIN_PATIENCE, follow, secret_store, segment_store};
+use crate::roles::{secret_store, segment_store};
 
 /// Exit code of `verify` and `audit` when something does not verify.
 pub(crate) const DOES_NOT_VERIFY: u8 = 3;
 
-/// Write the receipt of one record: it proves the record offline, with genesis.json alone.
+/// Write a file that proves something offline, with genesis.json alone: a record (its receipt), or an entry of the
+/// chain's state, or that there is none.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Example:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json"
+    group = clap::ArgGroup::new("what").required(true),
+    after_help = "Examples:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json\n  cairn prove --dir city --identity did:key:z6Mk… --out identity.json\n  cairn prove --dir city --key 9f… --absent --out unknown-key.json\n  cairn prove --dir city --stream traffic.flow --partition 0 --out head.json\n\nWith --stream: and --partition and --offset, the record's receipt; and --partition, how far the partition is anchored;\nalone, that the stream is registered."
 )]
 pub(crate) struct ProveArgs {
     /// Folder of the network.
     #[arg(long, default_value = "cairn-data")]
     pub(crate) dir: PathBuf,
-    /// The stream's name.
-    #[arg(long)]
-    pub(crate) stream: String,
-    /// The record's partition.
-    #[arg(long)]
-    pub(crate) partition: u32,
-    /// The record's offset.
-    #[arg(long)]
-    pub(crate) offset: u64,
+    /// A stream's name.
+    #[arg(long, group = "what")]
+    pub(crate) stream: Option<String>,
+    /// The partition of the stream.
+    #[arg(long, requires = "stream")]
+    pub(crate) partition: Option<u32>,
+    /// The record's offset in the partition.
+    #[arg(long, requires = "partition")]
+    pub(crate) offset: Option<u64>,
+    #[command(flatten)]
+    pub(crate) entry: state::EntryArgs,
+    /// Prove that the state has no such entry.
+    #[arg(long, conflicts_with = "offset")]
+    pub(crate) absent: bool,
     /// The file to write; `-` is standard output.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }
 
-/// Check a receipt, offline: nothing but the receipt and the genesis is read.
+/// Check a receipt, a state proof or a tlog-proof, offline: nothing but the file and the genesis is read.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Example:\n  cairn verify receipt.json --genesis genesis.json\n\nExit code 3 when it does not verify; the failed step is named."
+    after_help = "Examples:\n  cairn verify receipt.json --genesis genesis.json\n  cairn verify anchor.tlog-proof --genesis genesis.json --require-witness witness.example+5f3c…+BJ…\n\nThe file says what it is. Exit code 3 when it does not verify; the failed step is named."
 )]
 pub(crate) struct VerifyArgs {
-    /// The receipt.
+    /// The receipt or the proof.
     pub(crate) file: PathBuf,
     /// The genesis of the chain, from a source that you trust.
     #[arg(long)]
     pub(crate) genesis: PathBuf,
+    /// The checkpoint in the file must be cosigned by this witness too: its key as it publishes it, name+id+base64.
+    #[arg(long, value_name = "VKEY")]
+    pub(crate) require_witness: Vec<String>,
 }
 
 /// Recompute everything stored against the chain.
@@ -74,40 +94,121 @@ pub(crate) struct AuditArgs {
 
 /// Runs `cairn prove`.
 pub(crate) async fn prove(args: &ProveArgs) -> Result<()> {
-    let home = Home::open(&args.dir)?;
-    let config = home.config()?;
-    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
-    let store = segment_store(&home, &config)?.verified(Arc::new(Roots::new()))?;
-    let secrets = secret_store(&home, &config)?;
-    let sources = Sources { follower: &follower, store: &store, secrets: &secrets };
-    let receipt = make_receipt(sources, &args.stream, Partition(args.partition), Offset(args.offset)).await?;
-    let bytes = receipt.to_json()?;
+    let chain = Chain::open(&args.dir).await?;
+    let bytes = match (&args.stream, args.partition, args.offset) {
+        (Some(stream), Some(partition), Some(offset)) => {
+            receipt(&chain, stream, Partition(partition), Offset(offset)).await?
+        }
+        _ => state::prove(&chain, args).await?,
+    };
     if args.out == Path::new("-") {
         return write_out(&bytes);
     }
     std::fs::write(&args.out, &bytes).with_context(|| format!("writing {}", args.out.display()))?;
-    let genesis = home.genesis_file();
+    let genesis = chain.home.genesis_file();
     crate::say!("{} bytes written to {}", bytes.len(), args.out.display())?;
     crate::say!("check it with: cairn verify {} --genesis {}", args.out.display(), genesis.display())
+}
+
+async fn receipt(chain: &Chain, stream: &str, partition: Partition, offset: Offset) -> Result<Vec<u8>> {
+    let store = segment_store(&chain.home, &chain.config)?.verified(Arc::new(Roots::new()))?;
+    let secrets = secret_store(&chain.home, &chain.config)?;
+    let sources = Sources { follower: &chain.follower, store: &store, secrets: &secrets };
+    Ok(make_receipt(sources, stream, partition, offset).await?.to_json()?)
+}
+
+/// What a file says that it is.
+#[derive(Deserialize)]
+struct Marked {
+    format: Option<String>,
 }
 
 /// Runs `cairn verify`. Returns the exit code.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
     let genesis = read_genesis(&args.genesis)?;
     let bytes =
-        std::fs::read(&args.file).with_context(|| format!("the receipt {} cannot be read", args.file.display()))?;
-    match Receipt::from_json(&bytes).and_then(|receipt| receipt.verify(&genesis)) {
-        Ok(verified) => {
-            for line in describe(&verified) {
+        std::fs::read(&args.file).with_context(|| format!("the file {} cannot be read", args.file.display()))?;
+    let witnesses = args
+        .require_witness
+        .iter()
+        .map(|text| VerifierKey::parse(text).map_err(|error| anyhow::anyhow!("--require-witness {text:?}: {error}")));
+    let witnesses = witnesses.collect::<Result<Vec<_>>>()?;
+    match checked(&bytes, &genesis, &witnesses) {
+        Ok(lines) => {
+            for line in lines {
                 crate::say!("{line}")?;
             }
             Ok(0)
         }
-        Err(error) => {
-            crate::say!("DOES NOT VERIFY: {error}")?;
+        Err(reason) => {
+            crate::say!("DOES NOT VERIFY: {reason}")?;
             Ok(DOES_NOT_VERIFY)
         }
     }
+}
+
+/// What the file proves, line by line; or why it does not.
+fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &[VerifierKey]) -> Result<Vec<String>, String> {
+    if bytes.starts_with(TLOG_PROOF_MARK.as_bytes()) {
+        let text = std::str::from_utf8(bytes).map_err(|error| format!("step form: not text: {error}"))?;
+        let proof = TlogProof::parse(text).map_err(|error| error.to_string())?;
+        let mut lines =
+            proof.verify(genesis).map(|verified| describe_log(&verified)).map_err(|error| error.to_string())?;
+        lines.extend(witnessed_by(Some(&proof.checkpoint.to_text()), witnesses)?);
+        return Ok(lines);
+    }
+    let marked = serde_json::from_slice::<Marked>(bytes).map_err(|error| format!("step form: not JSON: {error}"))?;
+    match marked.format.as_deref() {
+        Some(STATE_PROOF_MARK) => {
+            let proven = StateProof::from_json(bytes).and_then(|proof| proof.verify(genesis));
+            let mut lines = proven.map(|proven| state::describe(&proven)).map_err(|error| error.to_string())?;
+            lines.extend(witnessed_by(None, witnesses)?);
+            Ok(lines)
+        }
+        Some(RECEIPT_MARK) => {
+            let receipt = Receipt::from_json(bytes).map_err(|error| error.to_string())?;
+            let mut lines = receipt.verify(genesis).map(|it| describe(&it)).map_err(|error| error.to_string())?;
+            lines.extend(witnessed_by(receipt.checkpoint.as_deref(), witnesses)?);
+            Ok(lines)
+        }
+        other => {
+            let found: String = other.unwrap_or("none").chars().take(80).collect();
+            Err(format!(
+                "step form: expected {RECEIPT_MARK}, {STATE_PROOF_MARK} or {TLOG_PROOF_MARK}, found the format {found}"
+            ))
+        }
+    }
+}
+
+/// Holds a checkpoint to the witnesses that were asked for. That the checkpoint is the log's was checked before.
+fn witnessed_by(checkpoint: Option<&str>, witnesses: &[VerifierKey]) -> Result<Vec<String>, String> {
+    let mut lines = vec![];
+    for witness in witnesses {
+        let name = witness.name();
+        let Some(text) = checkpoint else {
+            return Err(format!("step witness: expected a checkpoint cosigned by {name}, the file has none"));
+        };
+        match witnessed(witness, text).map_err(|error| format!("step witness: {error}"))? {
+            Some(seconds) => {
+                let when = crate::reference::time(seconds.saturating_mul(1_000));
+                lines.push(format!("ok  witness      {name} cosigned the checkpoint at {when}"));
+            }
+            None => return Err(format!("step witness: the checkpoint is not cosigned by {name}")),
+        }
+    }
+    Ok(lines)
+}
+
+fn describe_log(verified: &VerifiedAnchor) -> Vec<String> {
+    let VerifiedAnchor { anchor, index, checkpoint, cosigned, committee, .. } = verified;
+    vec![
+        format!("ok  log          anchor {index} leads to the root {}", checkpoint.root),
+        format!("ok  checkpoint   {} of {} validators signed it", cosigned.validators.len(), committee.len()),
+        format!(
+            "VERIFIED: the anchor of {} partition {}, offsets {} to {}, stands in the log {} of size {}",
+            anchor.stream, anchor.partition, anchor.first, anchor.last, checkpoint.origin, checkpoint.size
+        ),
+    ]
 }
 
 /// One line for each step that held, then what was proven.
@@ -124,9 +225,7 @@ pub(crate) fn describe(verified: &Verified) -> Vec<String> {
 
 /// Runs `cairn audit`. Returns the exit code.
 pub(crate) async fn audit(args: &AuditArgs) -> Result<u8> {
-    let home = Home::open(&args.dir)?;
-    let config = home.config()?;
-    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
+    let Chain { home, config, follower } = Chain::open(&args.dir).await?;
     let segments = segment_store(&home, &config)?;
     let secrets = secret_store(&home, &config)?;
     let bar = ProgressBar::new(0);

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::SigningKey;
+use rand::TryRng as _;
 
 use crate::config::Config;
 
@@ -65,8 +66,9 @@ impl Home {
         self.0.join("logs")
     }
 
-    pub(crate) fn validator_data(&self, index: usize) -> PathBuf {
-        self.0.join(format!("data/validator-{index}"))
+    /// What the node with that name stores.
+    pub(crate) fn node_data(&self, name: &str) -> PathBuf {
+        self.0.join("data").join(name)
     }
 
     pub(crate) fn broker_data(&self) -> PathBuf {
@@ -99,27 +101,64 @@ impl Home {
 
     /// 32 secret bytes of a key file, which nobody but its owner may be able to read.
     pub(crate) fn secret(&self, name: &str) -> Result<[u8; 32]> {
-        let file = self.key_file(name);
-        let shown = file.display();
-        let metadata = fs::metadata(&file).with_context(|| format!("the key file {shown} cannot be read"))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            bail!(
-                "the key file {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`"
-            );
-        }
-        let text = fs::read_to_string(&file).with_context(|| format!("the key file {shown} cannot be read"))?;
-        let mut seed = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| {
-            anyhow::anyhow!("the key file {shown}: expected 64 hexadecimal digits, found something else")
-        })?;
-        Ok(seed)
+        read_secret(&self.key_file(name))
     }
 
     /// Writes a new key file with mode 0600. Never overwrites one.
     pub(crate) fn write_secret(&self, name: &str, seed: &[u8; 32]) -> Result<()> {
-        write_new(&self.key_file(name), format!("{}\n", hex::encode(seed)).as_bytes(), 0o600)
+        write_secret_file(&self.key_file(name), seed)
     }
+
+    /// The key file of a name that a person gave: a plain file name, so that nothing outside the folder is written to.
+    pub(crate) fn named_key_file(&self, name: &str) -> Result<PathBuf> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+            bail!("{name:?} names no key file: expected 1 to 100 of A–Z, a–z, 0–9, '.', '-' and '_'; see --key");
+        }
+        Ok(self.key_file(name))
+    }
+
+    /// The names of all signing keys of the folder, in order. The key of the batch secrets signs nothing.
+    pub(crate) fn key_names(&self) -> Result<Vec<String>> {
+        let folder = self.0.join("keys");
+        let mut names = vec![];
+        for entry in fs::read_dir(&folder).with_context(|| format!("the folder {}", folder.display()))? {
+            let path = entry.with_context(|| format!("the folder {}", folder.display()))?.path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            if path.extension().is_some_and(|extension| extension == "key") {
+                names.extend(name.filter(|name| *name != "secrets").map(str::to_owned));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// 32 random bytes of the system.
+pub(crate) fn random_seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    rand::rngs::SysRng.try_fill_bytes(&mut seed).context("the system gives no random bytes")?;
+    Ok(seed)
+}
+
+/// 32 secret bytes of a key file, which nobody but its owner may be able to read.
+pub(crate) fn read_secret(file: &Path) -> Result<[u8; 32]> {
+    let shown = file.display();
+    let metadata = fs::metadata(file).with_context(|| format!("the key file {shown} cannot be read"))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        bail!("the key file {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`");
+    }
+    let text = fs::read_to_string(file).with_context(|| format!("the key file {shown} cannot be read"))?;
+    let mut seed = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut seed)
+        .map_err(|_| anyhow::anyhow!("the key file {shown}: expected 64 hexadecimal digits, found something else"))?;
+    Ok(seed)
+}
+
+/// Writes a new key file with mode 0600. Never overwrites one.
+pub(crate) fn write_secret_file(file: &Path, seed: &[u8; 32]) -> Result<()> {
+    write_new(file, format!("{}\n", hex::encode(seed)).as_bytes(), 0o600)
 }
 
 /// Reads and checks a genesis file.
@@ -163,6 +202,27 @@ mod tests {
         fs::set_permissions(home.key_file("owner"), fs::Permissions::from_mode(0o644)).unwrap();
         let error = home.secret("owner").unwrap_err().to_string();
         assert!(error.contains("0644") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn names_of_keys_stay_in_the_folder() {
+        let home = Home::at(Path::new("net")).unwrap();
+        assert!(home.named_key_file("meter-7.b").is_ok());
+        for bad in ["", "../owner", "a/b", ".hidden", "a b"] {
+            assert!(home.named_key_file(bad).unwrap_err().to_string().contains("names no key file"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_the_secrets_is_no_signing_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path()).unwrap();
+        make_dir(&folder.path().join("keys"), 0o700).unwrap();
+        for name in ["secrets", "owner", "ingest"] {
+            home.write_secret(name, &[1; 32]).unwrap();
+        }
+        fs::write(folder.path().join("keys/ingest.key.old"), "").unwrap();
+        assert_eq!(home.key_names().unwrap(), ["ingest", "owner"]);
     }
 
     #[test]

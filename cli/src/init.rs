@@ -9,16 +9,18 @@ use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValida
 use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_query::QueryConfig;
-use rand::TryRng as _;
 
-use crate::config::{Config, IngestSection, KafkaSection, Ports, QuerySection, StoreSection, ValidatorSection};
-use crate::home::{Home, make_dir, write_new};
+use crate::config::{
+    ChainSection, Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection,
+};
+use crate::home::{Home, make_dir, random_seed, write_new};
+use crate::join::JoinArgs;
 use crate::stream_file::BUILT_IN;
 
-/// Make a new network: keys (mode 0600), genesis.json, cairn.toml and the built-in streams.
+/// Make a new network, or with --join a node of one that exists: keys (mode 0600), genesis.json, cairn.toml.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cairn init --dir city\n  cairn init --dir city --validators 7 --chain-id metropolis --base-port 30000"
+    after_help = "Examples:\n  cairn init --dir city\n  cairn init --dir city --validators 7 --chain-id metropolis --base-port 30000\n  cairn init --join genesis.json --dir harbour --name harbour --listen 10.0.0.7:26610"
 )]
 pub(crate) struct InitArgs {
     /// Folder of the network; made if missing, and must not hold one yet.
@@ -42,6 +44,17 @@ pub(crate) struct InitArgs {
     /// Host by which validators are reached, `{}` standing for the index, such as `validator-{}`.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) validator_host: Option<String>,
+    /// An idle chain makes a block this often; validators may change it by vote.
+    #[arg(long, default_value_t = Parameters::default().heartbeat_ms)]
+    pub(crate) heartbeat_ms: u64,
+    /// Blocks of an epoch: changes of the committee take effect at its end. Fixed for ever.
+    #[arg(long, default_value_t = Parameters::default().epoch_blocks)]
+    pub(crate) epoch_blocks: u64,
+    /// Epochs without a sign of a validator after which it is suspended; 0: never. Validators may change it by vote.
+    #[arg(long, default_value_t = Parameters::default().absence_epochs)]
+    pub(crate) absence_epochs: u32,
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
 }
 
 impl InitArgs {
@@ -55,12 +68,32 @@ impl InitArgs {
             kafka: None,
             listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             validator_host: None,
+            heartbeat_ms: Parameters::default().heartbeat_ms,
+            epoch_blocks: Parameters::default().epoch_blocks,
+            absence_epochs: Parameters::default().absence_epochs,
+            join: JoinArgs::default(),
         }
     }
 
     /// Where the other validators reach the one with this index.
     fn p2p_address(&self, index: u16) -> String {
         format!("{}:{}", self.host_of(index), Ports(self.base_port).p2p(index))
+    }
+
+    fn parameters(&self) -> Parameters {
+        let (heartbeat_ms, epoch_blocks, absence_epochs) = (self.heartbeat_ms, self.epoch_blocks, self.absence_epochs);
+        Parameters { heartbeat_ms, epoch_blocks, absence_epochs, ..Parameters::default() }
+    }
+
+    fn section(&self, index: u16, key: &SigningKey) -> ValidatorSection {
+        let ports = Ports(self.base_port);
+        ValidatorSection {
+            name: format!("validator-{index}"),
+            public_key: key.public(),
+            p2p_listen: SocketAddr::new(self.listen_host, ports.p2p(index)),
+            api: format!("http://{}:{}", self.host_of(index), ports.api(index)),
+            api_listen: SocketAddr::new(self.listen_host, ports.api(index)),
+        }
     }
 
     fn host_of(&self, index: u16) -> String {
@@ -74,49 +107,71 @@ impl InitArgs {
     }
 }
 
+/// Makes the network, or the folder of a node that joins one, and tells what to do next.
+pub(crate) fn run(args: &InitArgs) -> Result<()> {
+    if let Some(genesis) = &args.join.join {
+        return crate::join::join(args, genesis);
+    }
+    let home = init(args)?;
+    crate::say!("a network of {} validators is set up in {}", args.validators, home.path().display())?;
+    crate::say!("start it with: cairn up --dir {}", args.dir.display())
+}
+
 /// Makes the network and returns its folder.
 pub(crate) fn init(args: &InitArgs) -> Result<Home> {
-    let home = Home::at(&args.dir)?;
-    if home.config_file().exists() || home.genesis_file().exists() {
-        bail!("{} holds a network already; choose another --dir (keys are never overwritten)", home.path().display());
-    }
+    let home = unused(args)?;
     let last_port = u32::from(args.base_port) + u32::from(Ports::count(args.validators));
     if args.base_port < 1024 || last_port > 65_535 {
         let most = 65_535 - Ports::count(args.validators);
         bail!("--base-port {}: expected 1024 to {most} for {} validators", args.base_port, args.validators);
     }
-    make_dir(&home.path().join("keys"), 0o700)?;
-    make_dir(&home.path().join("data"), 0o700)?;
-    make_dir(&home.logs_dir(), 0o755)?;
-    make_dir(&home.streams_dir(), 0o755)?;
+    args.parameters().check()?;
+    make_folders(&home)?;
     let validators =
         (0..args.validators).map(|index| new_key(&home, &format!("validator-{index}"))).collect::<Result<Vec<_>>>()?;
     let owner = new_key(&home, "owner")?;
     let ingest = new_key(&home, "ingest")?;
     home.write_secret("secrets", &random_seed()?)?;
     let genesis = genesis(args, &validators, &owner, &ingest)?;
-    let config = config(args, &validators);
     let json = serde_json::to_vec_pretty(&genesis).context("the genesis cannot be written as JSON")?;
     write_new(&home.genesis_file(), &json, 0o644)?;
     for stream in &BUILT_IN {
         write_new(&home.streams_dir().join(format!("{}.toml", stream.name)), stream.definition.as_bytes(), 0o644)?;
         write_new(&home.streams_dir().join(stream.schema_file), stream.schema.as_bytes(), 0o644)?;
     }
-    // Last, because it marks the folder as complete.
-    let text = toml::to_string_pretty(&config).context("the configuration cannot be written as TOML")?;
-    write_new(&home.config_file(), format!("{HEADER}{text}").as_bytes(), 0o644)?;
+    let sections = (0u16..).zip(&validators).map(|(index, key)| args.section(index, key)).collect();
+    write_config(&home, &config(args, &args.chain_id, sections))?;
     Ok(home)
 }
 
-const HEADER: &str = "# Configuration of a Cairn network. Every key is described in docs/operations.md.\n# No secret belongs here: keys lie in keys/, each in a file of mode 0600.\n\n";
-
-fn random_seed() -> Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    rand::rngs::SysRng.try_fill_bytes(&mut seed).context("the system gives no random bytes")?;
-    Ok(seed)
+/// The folder, which must not hold a network.
+pub(crate) fn unused(args: &InitArgs) -> Result<Home> {
+    let home = Home::at(&args.dir)?;
+    if home.config_file().exists() || home.genesis_file().exists() {
+        bail!("{} holds a network already; choose another --dir (keys are never overwritten)", home.path().display());
+    }
+    Ok(home)
 }
 
-fn new_key(home: &Home, name: &str) -> Result<SigningKey> {
+/// The folders within the folder.
+pub(crate) fn make_folders(home: &Home) -> Result<()> {
+    make_dir(&home.path().join("keys"), 0o700)?;
+    make_dir(&home.path().join("data"), 0o700)?;
+    make_dir(&home.logs_dir(), 0o755)?;
+    make_dir(&home.streams_dir(), 0o755)
+}
+
+/// Writes cairn.toml: last, because it marks the folder as complete.
+pub(crate) fn write_config(home: &Home, config: &Config) -> Result<()> {
+    let text = toml::to_string_pretty(config).context("the configuration cannot be written as TOML")?;
+    write_new(&home.config_file(), format!("{HEADER}{text}").as_bytes(), 0o644)
+}
+
+/// Opens every cairn.toml.
+const HEADER: &str = "# Configuration of a Cairn network. Every key is described in docs/operations.md.\n# No secret belongs here: keys lie in keys/, each in a file of mode 0600.\n\n";
+
+/// Makes a key file and returns the key.
+pub(crate) fn new_key(home: &Home, name: &str) -> Result<SigningKey> {
     let seed = random_seed()?;
     home.write_secret(name, &seed)?;
     Ok(SigningKey::from_seed(&seed))
@@ -142,28 +197,18 @@ fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, inges
             identity("owner", IdentityKind::Organisation, owner),
             identity("ingest", IdentityKind::Node, ingest),
         ],
-        parameters: Parameters::default(),
+        parameters: args.parameters(),
     };
     genesis.check()?;
     Ok(genesis)
 }
 
-fn config(args: &InitArgs, validators: &[SigningKey]) -> Config {
+/// A configuration with these nodes.
+pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSection>) -> Config {
     let ports = Ports(args.base_port);
     let listen = |port| SocketAddr::new(args.listen_host, port);
-    let sections = (0u16..)
-        .zip(validators)
-        .map(|(index, key)| ValidatorSection {
-            name: format!("validator-{index}"),
-            public_key: key.public(),
-            p2p: args.p2p_address(index),
-            p2p_listen: listen(ports.p2p(index)),
-            api: format!("http://{}:{}", args.host_of(index), ports.api(index)),
-            api_listen: listen(ports.api(index)),
-        })
-        .collect();
     Config {
-        chain_id: args.chain_id.clone(),
+        chain_id: chain_id.to_owned(),
         kafka: KafkaSection {
             brokers: args.kafka.clone().unwrap_or_else(|| listen(ports.broker()).to_string()),
             embedded: args.kafka.is_none(),
@@ -180,7 +225,11 @@ fn config(args: &InitArgs, validators: &[SigningKey]) -> Config {
                 ..QueryConfig::default()
             },
         },
-        validators: sections,
+        chain: ChainSection::default(),
+        node: NodeSection::default(),
+        validators: nodes,
+        peers: vec![],
+        observers: vec![],
     }
 }
 
@@ -199,7 +248,7 @@ mod tests {
         assert_eq!(genesis.chain_id, config.chain_id);
         for index in 0..4 {
             let node = config.node(&home, &genesis, index).unwrap();
-            assert_eq!(node.peers.len(), 4);
+            assert!(node.data_dir.ends_with(format!("data/validator-{index}")));
             let key = home.signing_key(&format!("validator-{index}")).unwrap();
             assert_eq!(key.public(), config.validators[index].public_key);
         }
@@ -209,6 +258,15 @@ mod tests {
         }
         let again = init(&args).unwrap_err().to_string();
         assert!(again.contains("holds a network already"), "{again}");
+    }
+
+    #[test]
+    fn parameters_that_are_out_of_range_are_named_before_anything_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = InitArgs { heartbeat_ms: 1, ..InitArgs::local(folder.path().join("net"), 30_000) };
+        let error = init(&args).unwrap_err().to_string();
+        assert!(error.contains("heartbeat_ms") && error.contains("50 to 60000"), "{error}");
+        assert!(!folder.path().join("net").exists());
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`init`], [`home`], [`config`] | a network's folder, keys and cairn.toml |
+//! | [`init`], [`join`], [`home`], [`config`] | a network's folder, keys and cairn.toml; the folder of a node that joins |
 //! | [`up`], [`roles`], [`metrics`] | every role under supervision; one role in a process of its own |
+//! | [`chain`], [`reference`] | the followed chain of a command; how people name identities and validators |
 //! | [`streams`], [`stream_file`] | `cairn stream`, and definitions in files |
+//! | [`identity`] | `cairn identity`: who may sign |
+//! | [`validators`], [`vote`] | who validates, how they did, and what they decide |
 //! | [`publish`], [`rows`] | files of rows into a stream |
 //! | [`simulate`], [`city`] | a simulated city |
 //! | [`status`], [`sql`], [`evidence`] | looking, asking, proving |
@@ -13,6 +16,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage; `verify` and `audit` exit 3 when something does not verify.
 
+mod chain;
 mod city;
 mod config;
 #[cfg(test)]
@@ -20,10 +24,13 @@ mod dashboards;
 mod demo;
 mod evidence;
 mod home;
+mod identity;
 mod init;
+mod join;
 mod metrics;
 mod output;
 mod publish;
+mod reference;
 mod roles;
 mod rows;
 mod simulate;
@@ -32,6 +39,8 @@ mod status;
 mod stream_file;
 mod streams;
 mod up;
+mod validators;
+mod vote;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -51,7 +60,7 @@ struct Arguments {
 enum Command {
     Init(init::InitArgs),
     Up(up::UpArgs),
-    /// Run one validator in this process.
+    /// Run one node in this process: a validator, or one that follows.
     Node(roles::NodeArgs),
     /// Run ingest in this process: Kafka → segments → anchors.
     Ingest(roles::RoleArgs),
@@ -59,6 +68,13 @@ enum Command {
     Query(roles::RoleArgs),
     #[command(subcommand)]
     Stream(streams::StreamCommand),
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    #[command(subcommand)]
+    Validator(validators::ValidatorCommand),
+    #[command(subcommand)]
+    Vote(vote::VoteCommand),
+    Parameters(validators::ParametersArgs),
     Publish(publish::PublishArgs),
     Simulate(simulate::SimulateArgs),
     Status(status::StatusArgs),
@@ -91,16 +107,16 @@ fn on_runtime(command: &Command) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match command {
-            Command::Init(args) => {
-                let home = init::init(args)?;
-                say!("a network of {} validators is set up in {}", args.validators, home.path().display())?;
-                say!("start it with: cairn up --dir {}", args.dir.display()).map(|()| 0)
-            }
+            Command::Init(args) => init::run(args).map(|()| 0),
             Command::Up(args) => up::up(args).await.map(|()| 0),
             Command::Node(args) => roles::node(args).await.map(|()| 0),
             Command::Ingest(args) => roles::ingest(args).await.map(|()| 0),
             Command::Query(args) => roles::query(args).await.map(|()| 0),
             Command::Stream(args) => streams::stream(args).await.map(|()| 0),
+            Command::Identity(args) => identity::identity(args).await.map(|()| 0),
+            Command::Validator(args) => validators::validator(args).await.map(|()| 0),
+            Command::Vote(args) => vote::vote(args).await.map(|()| 0),
+            Command::Parameters(args) => validators::parameters(args).await.map(|()| 0),
             Command::Publish(args) => publish::publish(args).await.map(|()| 0),
             Command::Simulate(args) => simulate::simulate(args).await.map(|()| 0),
             Command::Status(args) => status::status(args).await.map(|()| 0),

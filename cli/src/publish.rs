@@ -10,8 +10,7 @@ use cairn_ingest::publisher::Publisher;
 use cairn_proof::statement::StreamDefinition;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::home::Home;
-use crate::roles::{CHAIN_PATIENCE, follow};
+use crate::chain::Chain;
 use crate::rows::{Input, InputFormat, Mapping, ReadOptions, RowReader};
 
 /// How often the progress bar moves.
@@ -75,8 +74,6 @@ pub(crate) fn definition_of(follower: &Follower, name: &str) -> Result<StreamDef
 
 /// Runs `cairn publish`.
 pub(crate) async fn publish(args: &PublishArgs) -> Result<()> {
-    let home = Home::open(&args.dir)?;
-    let config = home.config()?;
     let mapping = Mapping::parse(&args.map, &args.set, args.ignore_unknown)?;
     let delimiter = u8::try_from(args.delimiter).ok().filter(u8::is_ascii);
     let options = ReadOptions {
@@ -88,9 +85,10 @@ pub(crate) async fn publish(args: &PublishArgs) -> Result<()> {
             .with_context(|| format!("--delimiter {:?}: expected one ASCII character", args.delimiter))?,
         skip_bad: args.skip_bad,
     };
-    let definition = {
-        let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
-        definition_of(&follower, &args.stream)?
+    // The chain is not followed any longer than it takes to read the definition.
+    let (config, definition) = {
+        let Chain { config, follower, .. } = Chain::open(&args.dir).await?;
+        (config, definition_of(&follower, &args.stream)?)
     };
     let publisher = Publisher::new(&config.kafka(), &definition)?;
     let started = Instant::now();

@@ -14,7 +14,7 @@ use cairn_anchor::pipeline::Anchorer;
 use cairn_anchor::roots::Roots;
 use cairn_anchor::secrets::SecretStore;
 use cairn_anchor::store::SegmentStore;
-use cairn_chain_client::{Follower, FollowerConfig, Submitter};
+use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
 use cairn_query::QueryService;
@@ -22,6 +22,7 @@ use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::chain::Chain;
 use crate::config::Config;
 use crate::home::Home;
 use crate::{metrics, streams};
@@ -42,36 +43,46 @@ pub(crate) struct RoleArgs {
     pub(crate) with_parent: bool,
 }
 
-/// One validator in a process of its own.
+/// One node in a process of its own.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  cairn node --dir city --index 2\n  cairn node --dir harbour")]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) role: RoleArgs,
-    /// Which validator, counted from 0 as in cairn.toml.
+    /// Which node, counted from 0 as in cairn.toml; the only one whose key lies in the folder, if left out.
     #[arg(long)]
-    pub(crate) index: usize,
+    pub(crate) index: Option<usize>,
+    /// Which node, by its name in cairn.toml.
+    #[arg(long, conflicts_with = "index")]
+    pub(crate) name: Option<String>,
 }
 
-/// Runs a validator until it is told to stop.
+/// Runs a node until it is told to stop. It votes in the epochs whose committee holds its key, and follows in all others.
 pub(crate) async fn node(args: &NodeArgs) -> Result<()> {
     let home = Home::open(&args.role.dir)?;
     let (config, genesis) = (home.config()?, home.genesis()?);
-    let node_config = config.node(&home, &genesis, args.index)?;
-    let name = format!("validator-{}", args.index);
+    let index = config.node_index(&home, args.index, args.name.as_deref())?;
+    let node_config = config.node(&home, &genesis, index)?;
+    let section = &config.validators[index];
+    let name = section.name.clone();
     let key = home.signing_key(&name)?;
+    if key.public() != section.public_key {
+        let file = home.key_file(&name);
+        bail!("{} is not the key of {name} in cairn.toml: expected {}", file.display(), section.public_key);
+    }
     let p2p = node_config.p2p_listen;
     let starting = tokio::task::spawn_blocking(move || Node::start(node_config, genesis, &key));
-    let mut running = starting.await.context("starting the validator")??;
+    let mut running = starting.await.context("starting the node")??;
     ready(&format!("{name} p2p {p2p} api http://{}", running.api_addr()))?;
     let stopper = running.stopper();
     let mut ended = tokio::spawn(async move { running.wait().await });
     tokio::select! {
-        ended = &mut ended => return Ok(ended.context("the validator's task")??),
+        ended = &mut ended => return Ok(ended.context("the node's task")??),
         () = stop_signal(args.role.with_parent) => stopper(),
     }
     // A clean stop writes what is open; one that hangs must not keep the process.
     match tokio::time::timeout(Duration::from_secs(8), ended).await {
-        Ok(ended) => Ok(ended.context("the validator's task")??),
+        Ok(ended) => Ok(ended.context("the node's task")??),
         Err(_) => bail!("{name} did not stop within 8 s"),
     }
 }
@@ -86,7 +97,7 @@ pub(crate) async fn follow(home: &Home, config: &Config, patience: Duration) -> 
             genesis.chain_id
         );
     }
-    let follower = Follower::spawn(FollowerConfig { genesis, client: config.client()? });
+    let follower = Follower::spawn(FollowerConfig { genesis, client: config.client(home)? });
     follower.catch_up(patience).await.context("following the chain")?;
     Ok(follower)
 }
@@ -110,10 +121,10 @@ pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
     let metrics = metrics::serve(config.ingest.metrics, "ingest metrics", "[ingest] metrics", registry.clone()).await?;
     let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
     streams::register_folder(&home, &config, &follower).await?;
-    let key = home.signing_key("ingest")?;
-    let tag = follower.ledger().genesis().tag();
-    let identity = key.identity();
-    let submitter = Submitter::new(config.client()?, key, tag);
+    let chain = Chain { home, config, follower };
+    let submitter = chain.submitter("ingest")?;
+    let Chain { home, config, follower } = chain;
+    let identity = submitter.identity();
     let anchorer = Anchorer::new(
         submitter,
         follower.clone(),

@@ -9,10 +9,9 @@ use cairn_ingest::topics::{TopicSpec, probe};
 use cairn_proof::Partition;
 use serde::Serialize;
 
+use crate::chain::Chain;
 use crate::config::Config;
-use crate::home::Home;
 use crate::output::{Format, Table, write_out};
-use crate::roles::{CHAIN_PATIENCE, follow};
 
 /// Show validators, height, and per partition Kafka's end, the anchored head, lag and quarantined records.
 #[derive(Debug, Clone, clap::Args)]
@@ -128,9 +127,7 @@ pub(crate) async fn gather(config: &Config, follower: &Follower) -> Result<Statu
 
 /// Runs `cairn status`.
 pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
-    let home = Home::open(&args.dir)?;
-    let config = home.config()?;
-    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
+    let Chain { config, follower, .. } = Chain::open(&args.dir).await?;
     let deadline = Instant::now() + Duration::from_secs(args.wait_anchored.unwrap_or(0));
     let status = loop {
         let status = gather(&config, &follower).await?;

@@ -1,22 +1,20 @@
 //! `cairn stream`: registers streams from their definitions, and lists what the chain knows.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use cairn_chain_client::{Follower, Submitter};
+use cairn_chain_client::Follower;
 use cairn_ingest::topics::{TopicSpec, ensure_topics};
-use cairn_proof::statement::{Body, StreamDefinition};
+use cairn_proof::statement::{Body, Role, SetRole, StreamDefinition, TransferStream};
 
+use crate::chain::Chain;
 use crate::config::Config;
 use crate::home::Home;
 use crate::output::{Format, Table};
-use crate::roles::{CHAIN_PATIENCE, follow};
-use crate::stream_file;
+use crate::publish::definition_of;
+use crate::{reference, stream_file};
 
-const REGISTER_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Register a stream from its definition, or list the registered ones.
+/// Register a stream from its definition, give and take rights on it, or list the registered ones.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum StreamCommand {
     /// Register a stream: its topic is made if it is missing, and ingest takes it up at once.
@@ -30,6 +28,31 @@ pub(crate) enum StreamCommand {
         /// The definition: name, topic, partitions, format, schema, key fields, event-time field, limits.
         file: PathBuf,
     },
+    /// Give an identity a role for a stream.
+    #[command(
+        after_help = "Examples:\n  cairn stream grant --dir city traffic.flow --identity ingest-2 --role anchorer\n  cairn stream grant --dir city traffic.flow --identity did:key:z6Mk… --role publisher"
+    )]
+    Grant(RoleOf),
+    /// Take a role for a stream from an identity.
+    #[command(
+        after_help = "Example:\n  cairn stream revoke-role --dir city traffic.flow --identity ingest-2 --role anchorer\n\nWhat it anchored before stays valid."
+    )]
+    RevokeRole(RoleOf),
+    /// Give a stream to another owner, an organisation.
+    #[command(after_help = "Example:\n  cairn stream transfer --dir city traffic.flow --to \"Traffic department\"")]
+    Transfer {
+        /// Folder of the network.
+        #[arg(long, default_value = "cairn-data")]
+        dir: PathBuf,
+        /// The stream's name.
+        stream: String,
+        /// The new owner's id, did:key, or name.
+        #[arg(long, value_name = "IDENTITY")]
+        to: String,
+        /// Signs it: keys/NAME.key of the owner until then.
+        #[arg(long, value_name = "NAME", default_value = "owner")]
+        owner_key: String,
+    },
     /// List the registered streams.
     List {
         /// Folder of the network.
@@ -41,19 +64,79 @@ pub(crate) enum StreamCommand {
     },
 }
 
+/// Whose role for which stream.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RoleOf {
+    /// Folder of the network.
+    #[arg(long, default_value = "cairn-data")]
+    dir: PathBuf,
+    /// The stream's name.
+    stream: String,
+    /// Its id, its did:key, or its name.
+    #[arg(long)]
+    identity: String,
+    /// Which role.
+    #[arg(long, value_enum)]
+    role: RoleName,
+    /// Signs it: keys/NAME.key of the stream's owner.
+    #[arg(long, value_name = "NAME", default_value = "owner")]
+    owner_key: String,
+}
+
+/// What an identity may do with a stream that it does not own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RoleName {
+    /// Anchor batches.
+    Anchorer,
+    /// Publish records to the topic.
+    Publisher,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Anchorer => Self::Anchorer,
+            RoleName::Publisher => Self::Publisher,
+        }
+    }
+}
+
 /// Runs `cairn stream`.
 pub(crate) async fn stream(command: &StreamCommand) -> Result<()> {
     match command {
+        StreamCommand::Grant(args) => set_role(args, true).await,
+        StreamCommand::RevokeRole(args) => set_role(args, false).await,
+        StreamCommand::Transfer { dir, stream, to, owner_key } => transfer(dir, stream, to, owner_key).await,
         StreamCommand::Add { dir, file } => add(dir, file).await,
         StreamCommand::List { dir, format } => list(dir, *format).await,
     }
 }
 
+async fn set_role(args: &RoleOf, granted: bool) -> Result<()> {
+    let chain = Chain::open(&args.dir).await?;
+    definition_of(&chain.follower, &args.stream)?;
+    let submitter = chain.submitter(&args.owner_key)?;
+    let entry = reference::identity(&chain.follower.ledger(), &args.identity)?;
+    let role = Role::from(args.role);
+    let body = SetRole { stream: args.stream.clone(), identity: entry.id, role, granted };
+    let done = chain.say(&submitter, &Body::SetRole(body)).await?;
+    let verb = if granted { "is" } else { "is no longer" };
+    crate::say!("identity {} {verb} {} of {} since height {}", entry.id, role.name(), args.stream, done.height)
+}
+
+async fn transfer(dir: &Path, stream: &str, to: &str, owner_key: &str) -> Result<()> {
+    let chain = Chain::open(dir).await?;
+    definition_of(&chain.follower, stream)?;
+    let submitter = chain.submitter(owner_key)?;
+    let owner = reference::identity(&chain.follower.ledger(), to)?;
+    let body = TransferStream { stream: stream.to_owned(), owner: owner.id };
+    let done = chain.say(&submitter, &Body::TransferStream(body)).await?;
+    crate::say!("stream {stream} belongs to {} ({:?}) since height {}", owner.id, owner.name, done.height)
+}
+
 async fn add(dir: &Path, file: &Path) -> Result<()> {
-    let home = Home::open(dir)?;
     let definition = stream_file::read(file)?;
-    let config = home.config()?;
-    let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
+    let Chain { home, config, follower } = Chain::open(dir).await?;
     if follower.ledger().stream(&definition.name).is_some() {
         bail!("stream {} is registered already; `cairn stream list` shows it", definition.name);
     }
@@ -68,8 +151,7 @@ async fn add(dir: &Path, file: &Path) -> Result<()> {
 }
 
 async fn list(dir: &Path, format: Format) -> Result<()> {
-    let home = Home::open(dir)?;
-    let follower = follow(&home, &home.config()?, CHAIN_PATIENCE).await?;
+    let Chain { follower, .. } = Chain::open(dir).await?;
     let mut table = Table::new(&["stream", "topic", "partitions", "format", "key", "event_time", "owner", "height"]);
     for entry in follower.ledger().streams().values() {
         let definition = &entry.definition;
@@ -89,17 +171,14 @@ async fn list(dir: &Path, format: Format) -> Result<()> {
 
 /// Makes the topic and registers the stream; returns the height of its block.
 async fn register(home: &Home, config: &Config, follower: &Follower, mut definition: StreamDefinition) -> Result<u64> {
-    let (owner, ingest) = (home.signing_key("owner")?, home.signing_key("ingest")?);
-    definition.anchorers = vec![ingest.identity()];
+    let chain = Chain { home: home.clone(), config: config.clone(), follower: follower.clone() };
+    let submitter = chain.submitter("owner")?;
+    definition.anchorers = vec![chain.submitter("ingest")?.identity()];
     let topic = TopicSpec { topic: definition.topic.clone(), partitions: definition.partitions };
     ensure_topics(&config.kafka(), &[topic]).await?;
-    let tag = follower.ledger().genesis().tag();
-    let submitter = Submitter::new(config.client()?, owner, tag);
     let name = definition.name.clone();
-    let done = submitter.submit(&Body::RegisterStream(definition), REGISTER_PATIENCE).await;
-    let height = done.with_context(|| format!("registering stream {name}"))?.height;
-    follower.wait_for_height(height, REGISTER_PATIENCE).await?;
-    Ok(height.0)
+    let done = chain.say(&submitter, &Body::RegisterStream(definition)).await;
+    Ok(done.with_context(|| format!("registering stream {name}"))?.height.0)
 }
 
 /// Registers the definitions in the network's folder that the chain does not know yet.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cairn up ─┬─ embedded broker (unless --kafka)
-//!           ├─ cairn node --index 0 … N−1      restarted when they end unasked
+//!           ├─ cairn node --name validator-N    restarted when they end unasked
 //!           ├─ cairn ingest                    logs: DIR/logs/ROLE.log
 //!           └─ cairn query
 //! ```
@@ -96,8 +96,8 @@ impl Network {
         };
         let (report, failures) = mpsc::channel(16);
         let mut network = Self { config, broker, children: vec![], failures, _lock: lock };
-        let validators = (0..network.config.validators.len()).map(|index| ChildSpec::node(home, index));
-        network.children = validators.map(|spec| Child::start(spec, report.clone())).collect();
+        let nodes = network.config.validators.iter().map(|node| ChildSpec::node(home, &node.name));
+        network.children = nodes.map(|spec| Child::start(spec, report.clone())).collect();
         // Ingest and query need a chain that makes blocks, so they come after the validators.
         network.all_ready().await?;
         for spec in [ChildSpec::role(home, "ingest"), ChildSpec::role(home, "query")] {

@@ -32,9 +32,9 @@ pub(super) struct ChildSpec {
 }
 
 impl ChildSpec {
-    /// The validator at `index`.
-    pub(super) fn node(home: &Home, index: usize) -> Self {
-        Self::new(home, format!("validator-{index}"), vec!["node".into(), "--index".into(), index.to_string().into()])
+    /// The node with that name.
+    pub(super) fn node(home: &Home, name: &str) -> Self {
+        Self::new(home, name.to_owned(), vec!["node".into(), "--name".into(), name.into()])
     }
 
     /// A role that there is one of.
