@@ -3,6 +3,7 @@
 //! Nothing is mocked. Whatever a test starts ends with it, however it ends.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod chain;
 pub mod streams;
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -172,12 +173,21 @@ impl Network {
         Self::init(false, &["--kafka", brokers])
     }
 
+    /// A new network without streams, made with further arguments of `cairn init`.
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::init(false, arguments)
+    }
+
     fn init(built_in_streams: bool, arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("cairn-test-").tempdir().unwrap();
         let network = Self { folder };
         let base = free_base_port().to_string();
         let mut command = cairn();
-        command.args(["init", "--base-port", &base, "--chain-id", "test"]).args(arguments);
+        command.args(["init", "--base-port", &base, "--chain-id", "test"]);
+        if !arguments.contains(&"--heartbeat-ms") {
+            command.args(["--heartbeat-ms", "1000"]);
+        }
+        command.args(arguments);
         run(command.arg("--dir").arg(network.dir()));
         if !built_in_streams {
             std::fs::remove_dir_all(network.dir().join("streams")).unwrap();
