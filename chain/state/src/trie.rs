@@ -26,6 +26,9 @@ enum Node<V> {
     Branch { bit: u16, left: Arc<Node<V>>, right: Arc<Node<V>>, hash: Digest },
 }
 
+/// A way from the root down, a branch's bit and the hash of the side not taken at each step; and the leaf at its end.
+pub type Way<'a, V> = (Vec<(u16, Digest)>, Option<(&'a Key, &'a V)>);
+
 /// The map. Cloning it costs one reference count.
 #[derive(Debug)]
 pub struct Trie<V> {
@@ -141,7 +144,7 @@ impl<V: Value> Trie<V> {
     /// The way from the root to where `key` stands or would stand: a branch's bit and the hash of the side not taken, from
     /// the root down; and the leaf that is there. [`cairn_proof::trie::verify`] checks it.
     #[must_use]
-    pub fn prove(&self, key: &Key) -> (Vec<(u16, Digest)>, Option<(&Key, &V)>) {
+    pub fn prove(&self, key: &Key) -> Way<'_, V> {
         let mut path = Vec::new();
         let Some(mut node) = self.root.as_ref() else { return (path, None) };
         loop {

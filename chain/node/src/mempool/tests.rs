@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
+use cairn_proof::statement::{Body, Role, SetRole, Statement};
+
 use crate::city::{City, INGEST, OTHER_INGEST, OWNER, key};
 
 /// A pool on the state in which the stream is registered (height 1).
@@ -284,4 +286,28 @@ fn statements_of_several_signers_that_build_on_each_other_all_apply() {
     assert!(pool.finalize(&statements[1..], 2).is_empty());
     assert_eq!(pool.pool.size(), (0, 0));
     assert_eq!(pool.state.sequence(&key(OWNER).identity()), Sequence(1));
+}
+
+/// A grant may be on its way here while the statement that needs it is there already.
+#[test]
+fn who_has_no_right_yet_is_parked_and_who_asks_is_told() {
+    let mut pool = Pool::new(|_| ());
+    let (anchor, _) = pool.city.anchor(OWNER, 2, 0, 0, Digest::ZERO);
+    assert_eq!(pool.refused(&anchor), RefusalCode::NotAllowed);
+    assert_eq!(pool.receive(&anchor), "parked");
+    let grant = SetRole {
+        stream: pool.state.streams()[0].definition.name.clone(),
+        identity: key(OWNER).identity(),
+        role: Role::Anchorer,
+        granted: true,
+    };
+    let statement = Statement { signer: key(OWNER).identity(), sequence: Sequence(2), body: Body::SetRole(grant) };
+    let grant = statement.sign(&key(OWNER), &pool.city.genesis.tag()).unwrap();
+    assert_eq!(pool.receive(&grant), "rival", "one statement for each number of a signer");
+    let (later, _) = pool.city.anchor(OWNER, 3, 0, 0, Digest::ZERO);
+    let mut pool = Pool::new(|_| ());
+    assert_eq!(pool.receive(&later), "parked");
+    pool.finalize(&[grant], 0);
+    assert_eq!(pool.candidates(AMPLE), [later]);
+    assert!(pool.pool.has_ready(&pool.state));
 }

@@ -5,6 +5,7 @@ use cairn_proof::certificate::forge as certificates;
 use cairn_proof::evidence::forge as messages;
 use cairn_proof::evidence::{Equivocation, Message};
 use cairn_proof::statement::{Attest, Change, Vote};
+use proptest::prelude::*;
 
 /// Epochs of that many blocks: frozen at the sixth, ended at the tenth.
 const EPOCH: u64 = 10;
@@ -378,4 +379,114 @@ fn proven_equivocation_suspends_once() {
     let new = chain.equivocation(FIRST, 1, 3);
     chain.say(OWNER, Body::Evidence(new.into())).unwrap();
     assert_eq!((chain.entry(FIRST).status, chain.entry(FIRST).equivocations), (ValidatorStatus::Suspended, 3));
+}
+
+#[test]
+fn as_many_absentees_go_as_the_committee_bears_and_four_stay() {
+    let most: Vec<_> = (0..12).map(crate::rules::absentees_suspended_max).collect();
+    assert_eq!(most, [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3]);
+}
+
+/// One thing that may happen in a block: by a validator, about another one.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Nothing { skipped: u64 },
+    Vote { by: u8, kind: u8, about: u8 },
+    Evidence { about: u8, view: u64 },
+    Attest { by: u8 },
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let validator = || FIRST..FIRST + 7;
+    prop_oneof![
+        (0u64..9).prop_map(|skipped| Event::Nothing { skipped }),
+        (validator(), 0u8..5, validator()).prop_map(|(by, kind, about)| Event::Vote { by, kind, about }),
+        (validator(), 0u8..5, FIRST..FIRST + 2).prop_map(|(by, kind, about)| Event::Vote { by, kind, about }),
+        (validator(), 0u64..4).prop_map(|(about, view)| Event::Evidence { about, view }),
+        validator().prop_map(|by| Event::Attest { by }),
+    ]
+}
+
+impl Chain {
+    fn change(&self, kind: u8, about: u8) -> Change {
+        let public_key = key(about).public();
+        match kind {
+            0 => self.add(about),
+            1 => Change::RemoveValidator { public_key },
+            2 => Change::SetAddress { public_key, address: "elsewhere:1".into() },
+            3 => Change::Reinstate { public_key },
+            _ => {
+                Change::SetParameters(Parameters { heartbeat_ms: 1000 + u64::from(about), ..*self.state.parameters() })
+            }
+        }
+    }
+
+    /// Whether it happened, or was refused.
+    fn happen(&mut self, event: Event) -> bool {
+        match event {
+            Event::Nothing { skipped } => self.block(skipped, vec![]).is_ok(),
+            Event::Vote { by, kind, about } => {
+                let expires_epoch = self.header.epoch + 3;
+                let change = self.change(kind, about);
+                self.say(by, Body::Vote(Vote { expires_epoch, change })).is_ok()
+            }
+            Event::Evidence { about, view } => {
+                let evidence = self.equivocation(about, self.header.epoch, view);
+                self.say(OWNER, Body::Evidence(evidence.into())).is_ok()
+            }
+            Event::Attest { by } => {
+                let members: Vec<_> =
+                    (FIRST..FIRST + 7).filter(|seed| self.state.committee().contains(&key(*seed).public())).collect();
+                let keys: Vec<_> = members.iter().map(|seed| key(*seed)).collect();
+                let all: Vec<usize> = (0..keys.len()).collect();
+                let certificate = certificates::certificate(&self.header, &keys, &all, &self.genesis.tag());
+                self.say(by, Body::Attest(Attest { header: self.header.encode(), certificate })).is_ok()
+            }
+        }
+    }
+}
+
+/// What must hold between a block and the one after it, whatever happened in it.
+fn check(before: &Chain, after: &Chain) {
+    let (old, new) = (&before.state, &after.state);
+    let height = after.header.height;
+    let last = epoch::is_last(height, EPOCH);
+    assert!(!new.committee().is_empty() && new.all_validators().any(|it| it.status == ValidatorStatus::Active));
+    assert!(last || new.committee() == old.committee(), "committees change at the ends of epochs alone");
+    assert!(last || new.parameters() == old.parameters());
+    let frozen = height.0 % EPOCH == EPOCH / 2;
+    assert!(frozen || new.next_committee() == old.next_committee(), "the next one is fixed at the freeze");
+    if last {
+        assert_eq!(new.committee(), old.next_committee());
+        let active = |state: &State| state.all_validators().filter(|it| it.status == ValidatorStatus::Active).count();
+        assert!(active(old).saturating_sub(active(new)) <= crate::rules::absentees_suspended_max(active(old)) + 1);
+    }
+    let made: u64 = new.all_validators().map(|it| it.proposals_made).sum();
+    assert_eq!(made, height.0, "each block has one proposer");
+    for proposal in new.proposals().iter().filter(|it| it.passed == Some(height)) {
+        let counted = proposal.votes.iter().filter(|key| old.committee().contains(key)).count();
+        assert!(counted >= old.committee().quorum(), "more than two thirds voted for what passes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn whatever_validators_do_the_rules_of_committees_hold(events in proptest::collection::vec(any_event(), 1..80)) {
+        let parameters = Parameters { epoch_blocks: EPOCH, absence_epochs: 1, ..Parameters::default() };
+        let mut chain = Chain::new(5, parameters);
+        for event in events {
+            let before = Chain {
+                genesis: chain.genesis.clone(),
+                header: chain.header.clone(),
+                state: chain.state.clone(),
+                sequences: BTreeMap::new(),
+            };
+            if chain.happen(event) {
+                check(&before, &chain);
+            } else {
+                prop_assert_eq!(chain.state.root(), before.state.root());
+            }
+        }
+    }
 }
