@@ -291,7 +291,7 @@ fn statements_of_several_signers_that_build_on_each_other_all_apply() {
 /// A grant may be on its way here while the statement that needs it is there already.
 #[test]
 fn who_has_no_right_yet_is_parked_and_who_asks_is_told() {
-    let mut pool = Pool::new(|_| ());
+    let pool = Pool::new(|_| ());
     let (anchor, _) = pool.city.anchor(OWNER, 2, 0, 0, Digest::ZERO);
     assert_eq!(pool.refused(&anchor), RefusalCode::NotAllowed);
     assert_eq!(pool.receive(&anchor), "parked");
