@@ -232,29 +232,29 @@ async fn advance(client: &Client, shared: &Arc<Shared>) -> Result<Advance, Clien
     let blocks = client.blocks(from, BLOCKS_PER_REQUEST, BLOCKS_WAIT).await?;
     let node = client.preferred().to_string();
     let shared = shared.clone();
-    let taken = tokio::task::spawn_blocking(move || take_in(&shared, blocks)).await;
+    let taken = tokio::task::spawn_blocking(move || take_in(&shared, &blocks)).await;
     let taken = taken.unwrap_or_else(|panic| Err(format!("checking the blocks failed: {panic}")));
     taken.map_err(|reason| ClientError::Untrustworthy { node, what: format!("blocks from height {from}"), reason })
 }
 
 /// Executes blocks in order; extends the ledger up to the last one that is proven final.
-fn take_in(shared: &Shared, blocks: Vec<SignedBlock>) -> Result<Advance, String> {
-    let (genesis, header, state) = {
+fn take_in(shared: &Shared, blocks: &[SignedBlock]) -> Result<Advance, String> {
+    let (header, state) = {
         let ledger = shared.ledger.read().unwrap_or_else(PoisonError::into_inner);
-        (ledger.genesis().clone(), ledger.header().clone(), ledger.state().clone())
+        (ledger.header().clone(), ledger.state().clone())
     };
     let base = state.clone();
-    let mut walk = Walk { genesis: &genesis, header, state, waiting: vec![] };
+    let mut walk = Walk { header, state, waiting: vec![] };
     let mut reached = walk.header.height;
-    with_prepared(&blocks, &base, |prepared| {
+    with_prepared(blocks, &base, |prepared| {
         for (index, block) in blocks.iter().enumerate() {
             match walk.step(block, prepared)? {
                 Step::Waits => {}
                 Step::Final => {
                     reached = walk.header.height;
                     let mut ledger = shared.ledger.write().unwrap_or_else(PoisonError::into_inner);
-                    for (executed, statements, certificate) in walk.waiting.drain(..) {
-                        ledger.extend(executed, statements, certificate);
+                    for (executed, block) in walk.waiting.drain(..) {
+                        ledger.extend(executed, block);
                     }
                 }
                 // It may have been made this moment. What comes after it proves that its certificate exists.
@@ -283,14 +283,14 @@ enum Step {
 
 /// The way from the ledger's last block on.
 struct Walk<'a> {
-    genesis: &'a Genesis,
     header: Header,
     state: State,
-    waiting: Vec<(Executed, Vec<Vec<u8>>, Option<Vec<u8>>)>,
+    /// Executed, and not proven final yet.
+    waiting: Vec<(Executed, &'a SignedBlock)>,
 }
 
-impl Walk<'_> {
-    fn step(&mut self, block: &SignedBlock, prepared: &mut dyn Iterator<Item = Prepared>) -> Result<Step, String> {
+impl<'a> Walk<'a> {
+    fn step(&mut self, block: &'a SignedBlock, prepared: &mut dyn Iterator<Item = Prepared>) -> Result<Step, String> {
         let statements = prepared.take(block.statements.len());
         let executed = execute_prepared(&self.header, &self.state, block, statements, &StrictSignatures)
             .map_err(|error| error.to_string())?;
@@ -298,13 +298,13 @@ impl Walk<'_> {
             // The committee of the block's epoch is that of the state before it.
             let committee = self.state.committee();
             Finalization::decode(certificate, committee.len())
-                .and_then(|proof| proof.verify_header(&executed.header, committee.keys(), &self.genesis.tag()))
+                .and_then(|proof| proof.verify_header(&executed.header, committee.keys(), self.state.chain()))
                 .map_err(|error| format!("height {}: {error}", executed.header.height))?;
         }
         let blocks = self.state.parameters().epoch_blocks;
         self.header = executed.header.clone();
         self.state = executed.state.clone();
-        self.waiting.push((executed, block.statements.clone(), block.certificate.clone()));
+        self.waiting.push((executed, block));
         Ok(match block.certificate {
             Some(_) => Step::Final,
             None if epoch::is_last(self.header.height, blocks) => Step::EpochOpen,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cairn_chain_state::transition::Executed;
 use cairn_chain_state::{Applied, IdentityEntry, ProposalEntry, State, StreamEntry, ValidatorEntry};
 use cairn_proof::Base64Bytes;
+use cairn_proof::block::SignedBlock;
 use cairn_proof::committee::CommitteeChange;
 use cairn_proof::epoch;
 use cairn_proof::genesis::Genesis;
@@ -105,31 +106,31 @@ impl Ledger {
         ledger
     }
 
-    /// Takes in a block that was executed on this ledger's state and is final. `certificate` is its own, which the last
-    /// block of an epoch always has.
-    pub(crate) fn extend(&mut self, executed: Executed, statements: Vec<Vec<u8>>, certificate: Option<Vec<u8>>) {
+    /// Takes in a block that was executed on this ledger's state and is final. The last block of an epoch comes with a
+    /// certificate of its own, which proofs across a change of the committee need.
+    pub(crate) fn extend(&mut self, executed: Executed, block: &SignedBlock) {
         let Executed { header, state, applied } = executed;
         assert!(header.height == self.header.height.next(), "blocks are taken in one after the other");
         self.blocks.push(summary(&header));
         self.header = header;
         self.state = state;
-        for (applied, envelope) in applied.into_iter().zip(statements) {
+        for (applied, envelope) in applied.into_iter().zip(&block.statements) {
             self.take_in(applied, envelope);
         }
         self.history.note_block(self.header.height, &self.state);
-        if let Some(certificate) =
-            certificate.filter(|_| self.header.next_validators_hash != self.header.validators_hash)
+        if let Some(certificate) = &block.certificate
+            && self.header.next_validators_hash != self.header.validators_hash
         {
             self.committee_changes.push(Arc::new(CommitteeChange {
                 header: Base64Bytes(self.header.encode()),
-                certificate: Base64Bytes(certificate),
+                certificate: Base64Bytes(certificate.clone()),
                 validators: self.state.committee().keys().to_vec(),
             }));
         }
     }
 
     /// Indexes what one statement of the last block changed.
-    fn take_in(&mut self, applied: Applied, envelope: Vec<u8>) {
+    fn take_in(&mut self, applied: Applied, envelope: &[u8]) {
         let Applied { id, statement, log_index } = applied;
         self.history.note_statement(self.header.height, &self.state, &statement.body);
         match statement.body {

@@ -112,7 +112,7 @@ fn follower() -> Shared {
     Shared { ledger, status: Mutex::new(FollowerStatus::default()) }
 }
 
-fn refused(shared: &Shared, blocks: Vec<SignedBlock>, why: &str) {
+fn refused(shared: &Shared, blocks: &[SignedBlock], why: &str) {
     let Err(reason) = take_in(shared, blocks) else { panic!("taken in, but expected: {why}") };
     assert!(reason.contains(why), "{reason}");
 }
@@ -121,13 +121,13 @@ fn refused(shared: &Shared, blocks: Vec<SignedBlock>, why: &str) {
 fn blocks_wait_for_a_certified_descendant_of_their_epoch() {
     let (mut chain, shared) = (Chain::new(), follower());
     let blocks = vec![chain.certified(vec![]), chain.block(vec![])];
-    let taken = take_in(&shared, blocks).unwrap();
+    let taken = take_in(&shared, &blocks).unwrap();
     assert_eq!((taken.height, taken.uncertified), (Height(1), true));
     // Height 2 again, and the descendant that proves it.
     let mut chain = Chain::new();
     chain.block(vec![]);
     let blocks = vec![chain.block(vec![]), chain.certified(vec![])];
-    assert_eq!(take_in(&shared, blocks).unwrap().height, Height(3));
+    assert_eq!(take_in(&shared, &blocks).unwrap().height, Height(3));
     assert_eq!(shared.ledger.read().unwrap().blocks().len(), 4);
 }
 
@@ -137,12 +137,12 @@ fn the_last_block_of_an_epoch_needs_its_own_certificate() {
     let mut blocks: Vec<_> = (1..EPOCH - 1).map(|_| chain.certified(vec![])).collect();
     blocks.push(chain.block(vec![]));
     // At the head it may be about to come.
-    let taken = take_in(&shared, blocks.clone()).unwrap();
+    let taken = take_in(&shared, &blocks).unwrap();
     assert_eq!((taken.height, taken.uncertified), (Height(EPOCH - 2), true));
     // A certified descendant does not stand in for it.
     blocks.push(chain.certified(vec![]));
     let blocks = blocks.split_off(blocks.len() - 2);
-    refused(&shared, blocks, "the last block of an epoch comes without a certificate");
+    refused(&shared, &blocks, "the last block of an epoch comes without a certificate");
     assert_eq!(shared.ledger.read().unwrap().height(), Height(EPOCH - 2));
 }
 
@@ -157,11 +157,11 @@ fn certificates_are_those_of_the_committee_in_the_state() {
     let votes = votes.collect();
     let mut blocks = vec![chain.certified(votes)];
     blocks.extend((2..EPOCH).map(|_| chain.certified(vec![])));
-    assert_eq!(take_in(&shared, blocks).unwrap().height, Height(EPOCH - 1));
+    assert_eq!(take_in(&shared, &blocks).unwrap().height, Height(EPOCH - 1));
     let next = chain.certified(vec![]);
-    refused(&shared, vec![next.clone()], "4 validators, the set has 5");
+    refused(&shared, std::slice::from_ref(&next), "4 validators, the set has 5");
     let next = SignedBlock { certificate: Some(chain.certificate(FIRST..FIRST + 5)), ..next };
-    take_in(&shared, vec![next]).unwrap();
+    take_in(&shared, &[next]).unwrap();
 
     let ledger = shared.ledger.read().unwrap();
     let changes: Vec<_> = ledger.committee_changes().iter().map(|change| (**change).clone()).collect();
@@ -178,7 +178,7 @@ fn a_forged_certificate_is_refused() {
     let (mut chain, shared) = (Chain::new(), follower());
     let block = chain.block(vec![]);
     let stranger = chain.certificate(FIRST + 50..FIRST + 54);
-    refused(&shared, vec![SignedBlock { certificate: Some(stranger), ..block }], "does not verify");
+    refused(&shared, &[SignedBlock { certificate: Some(stranger), ..block }], "does not verify");
     assert_eq!(shared.ledger.read().unwrap().height(), Height(0));
 }
 
@@ -196,7 +196,7 @@ fn signatures_checked_ahead_decide_as_those_checked_in_turn() {
     };
     let rotations = vec![rotate(&mut chain, &device(7), 1000), rotate(&mut chain, &device(1000), 1001)];
     blocks.push(chain.certified(rotations));
-    let reached = take_in(&shared, blocks).unwrap().height;
+    let reached = take_in(&shared, &blocks).unwrap().height;
     assert_eq!(reached, Height(4));
     {
         let ledger = shared.ledger.read().unwrap();
@@ -212,7 +212,7 @@ fn signatures_checked_ahead_decide_as_those_checked_in_turn() {
         let block = chain.certified(many.clone());
         let in_turn = execute(&header, &state, &block, &StrictSignatures).unwrap_err().to_string();
         assert!(in_turn.contains(&format!("statement {place}: refused (signature)")), "{in_turn}");
-        refused(&shared, vec![block], &in_turn);
+        refused(&shared, &[block], &in_turn);
         (chain.header, chain.state, many[place]) = (header, state, right);
     }
 }
