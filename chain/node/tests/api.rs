@@ -5,6 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use cairn_chain_client::{Client, ClientError};
 use cairn_proof::{Digest, block::decode_blocks};
 use common::{
     Net,
@@ -131,5 +132,34 @@ async fn many_statements_from_many_clients_all_become_final() {
         assert_eq!(net.json(validator, "/v1/status").await["log_size"], 80);
     }
     let Ok(mut net) = std::sync::Arc::try_unwrap(net) else { panic!("the tasks have ended") };
+    net.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_statements_of_one_request_build_on_each_other() {
+    let mut net = Net::new(1, 200);
+    net.start(0).await;
+    // The stream's registration is in the same request as what is anchored in it; one in the middle is refused.
+    let (mut statements, mut previous) = (vec![net.city.register_stream(1)], Digest::ZERO);
+    for at in 0..100_u64 {
+        let (statement, id) = net.city.anchor(INGEST, 1 + at, 0, 10 * at, previous);
+        statements.push(statement);
+        previous = id;
+    }
+    statements.insert(50, b"nonsense".to_vec());
+    let client = Client::new(vec![net.url(0, "/").parse().unwrap()]).unwrap();
+    let outcomes = client.submit_all(&statements).await.unwrap();
+    for (at, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Ok(_) => assert_ne!(at, 50),
+            Err(ClientError::Refused(refusal)) => assert_eq!((at, refusal.code.name()), (50, "malformed")),
+            Err(error) => panic!("{at}: {error}"),
+        }
+    }
+    assert_eq!(outcomes.len(), 102);
+    net.finalized(0, &previous.to_string()).await;
+    assert_eq!(net.json(0, "/v1/status").await["log_size"], 100);
+    let metrics = String::from_utf8(net.bytes(0, "/metrics").await).unwrap();
+    assert!(metrics.contains(r#"cairn_statements_refused_total{reason="malformed"} 1"#));
     net.stop_all().await;
 }
