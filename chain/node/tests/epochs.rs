@@ -233,7 +233,7 @@ fn disk_usage(folder: &Path) -> (u64, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_chain_takes_little_room() {
-    const EPOCH: u64 = 20;
+    const EPOCH: u64 = 10;
     // 25 MB a day at a block in three seconds.
     const BYTES_A_BLOCK_MAX: u64 = 25_000_000 / 28_800;
     let mut net = Net::with_epochs(4, 0, 50, EPOCH);
@@ -246,7 +246,7 @@ async fn an_idle_chain_takes_little_room() {
     };
     let mut found = Vec::new();
     // At the same place in an epoch; what an epoch takes for itself goes with it.
-    for height in [2 * EPOCH + 5, 12 * EPOCH + 5] {
+    for height in [2 * EPOCH + 5, 10 * EPOCH + 5] {
         net.wait_for_height(0, height).await;
         found.push((net.height(0).await, archives(&net), disk_usage(&net.configs[0].data_dir)));
     }

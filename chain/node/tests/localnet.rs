@@ -293,11 +293,11 @@ fn damage(data_dir: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_blocks_are_found_and_can_be_had_again() {
-    let mut net = Net::new(4, 150);
+    let mut net = Net::with_epochs(4, 0, 150, 8);
     net.start_all().await;
     let stream = net.accepted(1, &net.city.register_stream(1)).await;
     net.finalized(3, &stream).await;
-    net.wait_for_height(3, 12).await;
+    net.wait_for_height(3, 20).await;
     net.stop(3).await;
     let data = net.configs[3].data_dir.clone();
     damage(&data);
@@ -321,5 +321,8 @@ async fn damaged_blocks_are_found_and_can_be_had_again() {
     let (here, there) =
         (net.json(0, &format!("/v1/blocks/{height}")).await, net.json(3, &format!("/v1/blocks/{height}")).await);
     assert_eq!(here["id"], there["id"]);
+    // It walked through the epochs without voting in any that it had voted in, and votes in what follows.
+    net.wait_for_height(3, height + 8).await;
+    assert!(net.votes(3).await);
     net.stop_all().await;
 }
