@@ -9,11 +9,12 @@ use cairn_proof::{
     block::{BLOCK_BYTES_MAX, BLOCK_STATEMENTS_MAX},
     genesis::Genesis,
     identity::PublicKey,
+    note::{Algorithm, VerifierKey},
     statement::STATEMENT_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::address::PeerAddress;
+use crate::{address::PeerAddress, checkpoints::WITNESSES_MAX};
 
 /// Observers, and peers beside the validators on chain, that a configuration may name.
 const OBSERVERS_MAX: u64 = 256;
@@ -53,6 +54,9 @@ pub struct NodeConfig {
     /// How far a block's timestamp may lie ahead of the local clock before the vote for it is delayed. 0 to 60,000 ms.
     #[serde(default = "defaults::clock_drift_ms_max")]
     pub clock_drift_ms_max: u64,
+    /// Outside witnesses that are asked to cosign checkpoints before they are published; at most 8.
+    #[serde(default)]
+    pub witnesses: Vec<Witness>,
     /// Bounds of a block that this validator proposes.
     #[serde(default)]
     pub block: BlockConfig,
@@ -62,6 +66,16 @@ pub struct NodeConfig {
     /// Bounds of the HTTP API.
     #[serde(default)]
     pub api: ApiConfig,
+}
+
+/// An outside witness: it cosigns a checkpoint once it has seen that it continues the one before (C2SP `tlog-witness`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Its name and key, `name+id+base64`, with algorithm 0x04 (cosignature/v1), as its operator publishes it.
+    pub vkey: String,
+    /// Where it takes checkpoints: the address before `/add-checkpoint`.
+    pub url: String,
 }
 
 /// Bounds of a proposed block; the protocol's own bounds are the upper limits.
@@ -275,6 +289,7 @@ impl NodeConfig {
             api_listen,
             coalesce_ms: defaults::coalesce_ms(),
             clock_drift_ms_max: defaults::clock_drift_ms_max(),
+            witnesses: Vec::new(),
             block: BlockConfig::default(),
             mempool: MempoolConfig::default(),
             api: ApiConfig::default(),
@@ -298,10 +313,35 @@ impl NodeConfig {
         within("mempool.gossip_again_ms", self.mempool.gossip_again_ms, 100, 600_000)?;
         within("mempool.refusals_max", self.mempool.refusals_max as u64, 1, 1 << 20)?;
         self.api.validate()?;
+        self.validate_witnesses()?;
         within("observers", self.observers.len() as u64, 0, OBSERVERS_MAX)?;
         within("peers", self.peers.len() as u64, 0, OBSERVERS_MAX)?;
         each_once("peers.address", "peers.public_key", &self.peers)?;
         each_once("observers.address", "observers.public_key", &self.observers)
+    }
+
+    fn validate_witnesses(&self) -> Result<(), ConfigError> {
+        let wrong = |key, found: String, expected: &str| Err(ConfigError { key, found, expected: expected.into() });
+        if self.witnesses.len() > WITNESSES_MAX {
+            return wrong("witnesses", self.witnesses.len().to_string(), "at most 8");
+        }
+        let mut seen = BTreeSet::new();
+        for witness in &self.witnesses {
+            let key = match VerifierKey::parse(&witness.vkey) {
+                Ok(key) if key.algorithm() == Algorithm::CosignatureV1 => key,
+                Ok(key) => return wrong("witnesses.vkey", key.to_string(), "a key of algorithm 0x04 (cosignature/v1)"),
+                Err(error) => return wrong("witnesses.vkey", error.to_string(), "name+id+base64"),
+            };
+            let name = key.name().to_owned();
+            if !seen.insert(key) {
+                return wrong("witnesses.vkey", format!("{name} twice"), "each witness once");
+            }
+            let url = reqwest::Url::parse(&witness.url);
+            if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some()) {
+                return wrong("witnesses.url", witness.url.clone(), "http:// or https:// and a host");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -327,7 +367,7 @@ fn each_once(address: &'static str, key: &'static str, peers: &[Peer]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::city::{genesis, validator_key};
+    use crate::city::{genesis, key, validator_key};
 
     fn config() -> NodeConfig {
         let peer =
@@ -350,10 +390,19 @@ mod tests {
         assert!(serde_json::from_str::<NodeConfig>(&unknown).is_err());
     }
 
+    fn witness(vkey: &str, url: &str) -> Witness {
+        Witness { vkey: vkey.into(), url: url.into() }
+    }
+
+    fn cosigner() -> String {
+        VerifierKey::new("w.example", Algorithm::CosignatureV1, key(9).public()).unwrap().to_string()
+    }
+
     #[test]
     fn each_bad_value_is_named() {
         type Change = fn(&mut NodeConfig);
-        let cases: [(&str, Change); 9] = [
+        const LOG_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+        let cases: [(&str, Change); 13] = [
             ("coalesce_ms", |config| config.coalesce_ms = 30_001),
             ("block.bytes_max", |config| config.block.bytes_max = 1),
             ("mempool.statements_max", |config| config.mempool.statements_max = 0),
@@ -363,6 +412,10 @@ mod tests {
             ("peers.address", |config| config.peers[1].address = "nowhere".into()),
             ("peers.public_key", |config| config.peers[1].public_key = config.peers[0].public_key),
             ("observers.public_key", |config| config.observers = vec![config.peers[1].clone(); 2]),
+            ("witnesses.vkey", |config| config.witnesses = vec![witness("nonsense", "http://127.0.0.1:1")]),
+            ("witnesses.vkey", |config| config.witnesses = vec![witness(LOG_KEY, "http://127.0.0.1:1")]),
+            ("witnesses.vkey", |config| config.witnesses = vec![witness(&cosigner(), "http://127.0.0.1:1"); 2]),
+            ("witnesses.url", |config| config.witnesses = vec![witness(&cosigner(), "127.0.0.1:1")]),
         ];
         for (name, change) in cases {
             let mut config = config();

@@ -6,7 +6,8 @@
 //!  p2p channel 0..2 ── votes, certificates, resolver, by epoch ──▶ simplex ──propose/verify──▶ Inline ──▶ Proposer
 //!  p2p channel 3    ── backfill of finalized blocks ──▶ marshal ◀──notarized, finalized──┘
 //!  p2p channel 4    ── proposed blocks ──▶ buffered ──▶ marshal ──▶ archives (blocks, finalizations)
-//!  p2p channel 5    ── statements ──▶ gossip ──▶ mempool         └──▶ Orchestrator ──▶ ledger ──▶ HTTP API
+//!  p2p channel 5    ── signatures of checkpoints ──▶ cosign ──▶ checkpoints
+//!  p2p channel 6    ── statements ──▶ gossip ──▶ mempool         └──▶ Orchestrator ──▶ ledger ──▶ HTTP API
 //! ```
 //!
 //! It is generic over the runtime and the network, so that the same wiring runs over TCP and under the
@@ -49,9 +50,11 @@ use rand_core::CryptoRng;
 use crate::{
     application::Place,
     block::Block,
+    cosign,
     error::NodeError,
     gossip::{self, Outbox},
     lanes::Lane,
+    network,
     orchestrator::{self, Orchestrator, Progress},
     peers::Directory,
     schemes::Schemes,
@@ -63,7 +66,7 @@ use crate::{
 pub(crate) type Marshal = Mailbox<Scheme, Standard<Block>>;
 
 /// How many p2p channels [`start`] takes, in the order of the module's picture.
-pub(crate) const CHANNELS: u64 = 6;
+pub(crate) const CHANNELS: u64 = 7;
 
 pub(crate) const BUFFER: NonZeroUsize = NZUsize!(256 * 1024);
 const PAGE: NonZeroU16 = NZU16!(4096 - 16);
@@ -111,6 +114,7 @@ pub(crate) fn max_message_size() -> u32 {
         mux::prefixed(simplex::max_payload_size::<Scheme, Digest>(participants)),
         marshal::max_payload_size::<Standard<Block>, Scheme>(participants, &()),
         gossip::MESSAGE_BYTES_MAX,
+        cosign::MESSAGE_BYTES_MAX,
     ])
 }
 
@@ -206,7 +210,7 @@ where
     S: Sender<PublicKey = PublicKey>,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let Ok([votes, certificates, resolver, backfill, broadcast, statements]) =
+    let Ok([votes, certificates, resolver, backfill, broadcast, signatures, statements]) =
         <[(S, R); CHANNELS as usize]>::try_from(channels)
     else {
         return Err(NodeError::Consensus { reason: format!("expected {CHANNELS} p2p channels") });
@@ -258,6 +262,7 @@ where
     );
     buffer_engine.start(broadcast);
     gossip::start(context, Arc::clone(&shared), blocker.clone(), statements, outbox);
+    cosign::start(context, Arc::clone(&shared), blocker.clone(), signatures, network::signing_key(&key));
     let automaton = Inline::new(context.child("inline"), application, marshal.clone(), epochs);
     let (reporter, updates) = orchestrator::updates();
     marshal_actor.start(reporter, buffer, backfill);

@@ -1,10 +1,12 @@
 //! What is final, for whoever asks: the tip, the log over all anchors, where each statement stands, recent blocks.
 //!
 //! It is written by the finalizer alone, one block at a time, and read by the HTTP API. Older blocks are read from
-//! marshal's archive. Memory: 64 bytes an anchor for the log, about 100 bytes a statement for the index.
+//! marshal's archive. Memory: 64 bytes an anchor for the log, about 100 bytes a statement for the index, 16 bytes a block
+//! with anchors for finding their statements.
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -15,6 +17,7 @@ use cairn_proof::{
     committee::Committee,
     epoch,
     header::Header,
+    tile::{Kind, Tile},
     tree::{self, Log, TreeError},
 };
 use tokio::sync::watch;
@@ -88,6 +91,8 @@ struct Inner {
     boundary: Header,
     log: Log,
     statements: HashMap<Digest, Location>,
+    /// Every block with anchors, and the place of its first one; ascending.
+    anchored: Vec<(LeafIndex, Height)>,
     recent: VecDeque<Arc<FinalBlock>>,
     recent_bytes: usize,
     /// Oldest first; one for each vote of the validators that changed them, so there are few.
@@ -103,6 +108,7 @@ impl Ledger {
             tip: Tip { header, state },
             log: Log::new(),
             statements: HashMap::new(),
+            anchored: Vec::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
             committees: Vec::new(),
@@ -169,9 +175,41 @@ impl Ledger {
         Ok(LogProof { leaf: inner.log.leaf(index).ok_or(outside)?, path })
     }
 
+    /// The consistency path between the log of `older` and that of `newer` anchors.
+    ///
+    /// # Errors
+    /// When `older` is 0 or larger than `newer`, or the log has not grown to that.
+    pub(crate) fn consistency(&self, older: TreeSize, newer: TreeSize) -> Result<Vec<Digest>, TreeError> {
+        self.read().log.consistency_path(older, newer)
+    }
+
+    /// The hashes of a tile, one after the other; `None` when the log has not grown to them.
+    pub(crate) fn tile(&self, tile: &Tile) -> Option<Vec<u8>> {
+        let Kind::Hashes(level) = tile.kind else { return None };
+        let (level, start) = (Tile::subtree_level(level)?, tile.range()?.start);
+        let inner = self.read();
+        let hashes = inner.log.subtrees(level, start, usize::try_from(tile.width).ok()?)?;
+        Some(hashes.iter().flat_map(|hash| hash.0).collect())
+    }
+
+    /// The leaves at these places; `None` when the log has not grown to them.
+    pub(crate) fn leaves(&self, places: &Range<u64>) -> Option<Vec<Digest>> {
+        let width = usize::try_from(places.end.checked_sub(places.start)?).ok()?;
+        Some(self.read().log.subtrees(0, places.start, width)?.to_vec())
+    }
+
+    /// The blocks that hold the anchors at these places, in order.
+    pub(crate) fn anchored(&self, places: &Range<u64>) -> Vec<Height> {
+        let inner = self.read();
+        let first = inner.anchored.partition_point(|(index, _)| index.0 <= places.start).saturating_sub(1);
+        let within = inner.anchored[first..].iter().take_while(|(index, _)| index.0 < places.end);
+        within.map(|(_, height)| *height).collect()
+    }
+
     /// Takes the next finalized block in.
     pub(crate) fn append(&self, executed: &Executed, block: FinalBlock) {
         let mut inner = self.write();
+        let before = LeafIndex(inner.log.size().0);
         for (statement, applied) in block.block.statements().iter().zip(executed.applied.iter()) {
             if applied.log_index.is_some() {
                 inner.log.append(tree::leaf_hash(statement));
@@ -179,6 +217,9 @@ impl Ledger {
             inner
                 .statements
                 .insert(applied.id, Location { height: block.block.height(), log_index: applied.log_index });
+        }
+        if inner.log.size().0 > before.0 {
+            inner.anchored.push((before, block.block.height()));
         }
         debug_assert_eq!(inner.log.size(), executed.header.log_size, "the log and the state count anchors alike");
         inner.tip = Tip { header: executed.header.clone(), state: executed.state.clone() };

@@ -40,12 +40,14 @@ mod address;
 mod api;
 mod application;
 mod block;
+mod checkpoints;
 #[cfg(any(test, feature = "simulation"))]
 #[allow(clippy::unwrap_used)]
 #[path = "../tests/common/city.rs"]
 mod city;
 mod clock;
 mod config;
+mod cosign;
 mod engine;
 mod error;
 mod executor;
@@ -67,7 +69,10 @@ mod signatures;
 pub mod simulation;
 mod validator;
 mod voting;
+mod witness;
 
-pub use config::{AddressLimits, ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer, TlsConfig};
+pub use config::{
+    AddressLimits, ApiConfig, BlockConfig, ConfigError, MempoolConfig, NodeConfig, Peer, TlsConfig, Witness,
+};
 pub use error::{ErrorKind, NodeError};
 pub use node::{Node, RunningNode};

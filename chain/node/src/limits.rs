@@ -21,3 +21,6 @@ pub(crate) const FINALIZED_STATES_KEPT: u64 = 16;
 
 /// Executed blocks that are kept beside the finalized ones. Those dropped are executed again when they are needed.
 pub(crate) const UNFINALIZED_STATES_MAX: usize = 512;
+
+/// Messages with checkpoint signatures that a peer may send per second.
+pub(crate) const COSIGN_MESSAGES_PER_SECOND: u32 = 32;

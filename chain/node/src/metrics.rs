@@ -21,6 +21,10 @@ pub(crate) struct Metrics {
     votes: IntGauge,
     /// Statements (and messages that are none) from other validators, by what became of them.
     pub(crate) gossip: IntCounterVec,
+    /// Validators' signatures of checkpoints (and messages that hold none), by what became of them.
+    pub(crate) cosignatures: IntCounterVec,
+    /// What outside witnesses answered, by witness and outcome.
+    pub(crate) witnesses: IntCounterVec,
     /// HTTP requests by route and status.
     pub(crate) requests: IntCounterVec,
     /// Open connections to the HTTP API.
@@ -63,6 +67,16 @@ impl Metrics {
                 "cairn_gossip_statements_total",
                 "Statements from other validators, by what became of them",
                 &["outcome"],
+            ),
+            cosignatures: vector(
+                "cairn_checkpoint_signatures_total",
+                "Validators' signatures of checkpoints, by what became of them",
+                &["outcome"],
+            ),
+            witnesses: vector(
+                "cairn_witness_requests_total",
+                "Checkpoints submitted to outside witnesses, by witness and outcome",
+                &["witness", "outcome"],
             ),
             requests: vector("cairn_api_requests_total", "HTTP requests, by route and status", &["route", "status"]),
             api_connections: gauge("cairn_api_connections", "Open connections to the HTTP API"),

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use commonware_codec::DecodeExt as _;
+use cairn_proof::identity::SigningKey;
+use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::{
     ChaCha20Poly1305,
     ed25519::{PrivateKey, PublicKey},
@@ -22,7 +23,7 @@ use commonware_stream::{
 };
 use commonware_utils::{NZU32, NZUsize};
 
-use crate::limits::{CONSENSUS_MESSAGES_PER_SECOND, GOSSIP_MESSAGES_PER_SECOND};
+use crate::limits::{CONSENSUS_MESSAGES_PER_SECOND, COSIGN_MESSAGES_PER_SECOND, GOSSIP_MESSAGES_PER_SECOND};
 
 /// Messages that may wait in one of the network's own mailboxes.
 const MAILBOX: usize = 1_024;
@@ -45,13 +46,17 @@ pub(crate) struct Peers {
 /// The sending and receiving end of one channel.
 pub(crate) type Channel = (Sender<PublicKey, Context>, Receiver<PublicKey>);
 
-/// Opens the network with `channels` channels, the last of which carries statements.
+/// Opens the network with `channels` channels, the last two of which carry signatures of checkpoints and statements.
 pub(crate) fn open(context: &Context, peers: Peers, channels: u64) -> (Oracle<PublicKey>, Vec<Channel>) {
     let config = config(&peers);
     let (mut network, oracle) = Network::new(context.child("network"), config);
     let channels = (0..channels)
         .map(|channel| {
-            let rate = if channel + 1 == channels { GOSSIP_MESSAGES_PER_SECOND } else { CONSENSUS_MESSAGES_PER_SECOND };
+            let rate = match channels - channel {
+                1 => GOSSIP_MESSAGES_PER_SECOND,
+                2 => COSIGN_MESSAGES_PER_SECOND,
+                _ => CONSENSUS_MESSAGES_PER_SECOND,
+            };
             network.register(channel, Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN)))
         })
         .collect();
@@ -97,6 +102,12 @@ fn config(peers: &Peers) -> lookup::Config<Handshake> {
 /// The key in the form that consensus uses.
 pub(crate) fn private_key(seed: &[u8; 32]) -> Option<PrivateKey> {
     PrivateKey::decode(bytes::Bytes::copy_from_slice(seed)).ok()
+}
+
+/// The key in the form that statements and checkpoints are signed with.
+pub(crate) fn signing_key(key: &PrivateKey) -> Option<SigningKey> {
+    let seed: [u8; 32] = key.encode().as_ref().try_into().ok()?;
+    Some(SigningKey::from_seed(&seed))
 }
 
 /// The key in the form that consensus uses.

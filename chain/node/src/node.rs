@@ -28,6 +28,7 @@ use crate::{
     peers::Directory,
     shared::Shared,
     validator::{self, Handles, STACK_BYTES, Validator},
+    witness,
 };
 
 /// How long a port or folder is tried for: a killed predecessor may still hold it.
@@ -103,6 +104,7 @@ impl Node {
             }
         };
         drop(started);
+        witness::spawn_if_any(&config, &shared, &stopped)?;
         let serving = spawn("http api", move || {
             let Handles { marshal, scrape } = handles;
             let service = api::Service { config: config.api, tls, shared, marshal, scrape };

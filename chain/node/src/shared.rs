@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::{
     block::Block,
+    checkpoints::Checkpoints,
     config::NodeConfig,
     executor::{Executed, Executor, Invalid, Round},
     gossip::{OUTBOX_STATEMENTS_MAX, Outbox},
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) executor: Executor,
     pub(crate) mempool: Mempool,
     pub(crate) ledger: Ledger,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) metrics: Metrics,
     outbox: mpsc::Sender<Bytes>,
 }
@@ -70,8 +72,10 @@ impl Shared {
         let state = cairn_chain_state::State::genesis(&genesis);
         let mempool = Mempool::new(config.mempool.clone(), state.clone(), header.timestamp_ms, signatures);
         let ledger = Ledger::new(header, state, genesis.parameters.epoch_blocks);
+        let checkpoints = Checkpoints::new(&genesis.chain_id, !config.witnesses.is_empty());
         let (outbox, receiver) = mpsc::channel(OUTBOX_STATEMENTS_MAX);
-        let shared = Self { genesis, tag, validator, executor, mempool, ledger, metrics: Metrics::new(), outbox };
+        let shared =
+            Self { genesis, tag, validator, executor, mempool, ledger, checkpoints, metrics: Metrics::new(), outbox };
         (Arc::new(shared), receiver)
     }
 
@@ -140,6 +144,8 @@ impl Shared {
     }
 
     fn append(&self, executed: Executed, block: &Block, certificate: Option<Vec<u8>>) {
+        // The committee of the state before it certified this block.
+        self.checkpoints.advance(&executed.header, self.ledger.tip().state.committee().keys());
         self.ledger.append(&executed, FinalBlock { block: block.clone(), certificate });
         self.metrics.block(&executed.header, block.statements().len() as u64);
         self.executor.finalize(executed);

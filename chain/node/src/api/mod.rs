@@ -16,6 +16,7 @@ mod proofs;
 mod statements;
 mod status;
 mod stream;
+mod tiles;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     limits: Arc<Limits>,
     routes: Vec<&'static str>,
     description: utoipa::openapi::OpenApi,
+    bundles: tiles::Bundles,
 }
 
 impl std::ops::Deref for Api {
@@ -169,6 +171,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/parameters", get(governance::parameters)),
         ("/v1/proposals", get(governance::proposals)),
         ("/v1/committees", get(governance::committees)),
+        ("/checkpoint", get(tiles::checkpoint)),
+        ("/tile/{*path}", get(tiles::tile)),
         ("/v1/status", get(status::status)),
         ("/v1/ready", get(status::ready)),
         ("/v1/health", get(status::health)),
@@ -260,7 +264,8 @@ impl Service {
         let limits = Arc::new(Limits::new(&config));
         let routes = routes().into_iter().map(|(path, _)| path).collect();
         let description = openapi::description();
-        Api(Arc::new(Inner { config, shared, marshal, scrape, stop, limits, routes, description }))
+        let bundles = tiles::Bundles::new();
+        Api(Arc::new(Inner { config, shared, marshal, scrape, stop, limits, routes, description, bundles }))
     }
 }
 

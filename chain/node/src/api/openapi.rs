@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, blocks, chain, governance, log, proofs, statements, status};
+use super::{Api, blocks, chain, governance, log, proofs, statements, status, tiles};
 
 /// 32 bytes in hexadecimal.
 #[derive(ToSchema)]
@@ -38,6 +38,8 @@ pub(super) struct Base64(String);
         governance::parameters,
         governance::proposals,
         governance::committees,
+        tiles::checkpoint,
+        tiles::tile,
         status::status,
         status::ready,
         status::health,
