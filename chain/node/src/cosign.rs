@@ -74,6 +74,7 @@ async fn send<E: Spawner + Clock, S: Sender<PublicKey = PublicKey>>(
     let mut height = shared.ledger.subscribe();
     // What was replayed was signed before the stop; of all that, only the tip is of use to anybody.
     let mut after = shared.checkpoints.newest();
+    let mut repeat_at = context.current() + REPEAT;
     loop {
         let seconds = clock::milliseconds(&context) / 1_000;
         let mut message = Vec::new();
@@ -97,7 +98,9 @@ async fn send<E: Spawner + Clock, S: Sender<PublicKey = PublicKey>>(
                     return;
                 }
             },
-            _ = context.sleep(REPEAT) => {
+            // A time and not a pause: blocks come more often than that.
+            _ = context.sleep_until(repeat_at) => {
+                repeat_at = context.current() + REPEAT;
                 let mut message = Vec::new();
                 if let Some(newest) = shared.checkpoints.newest_by(&key.public()) {
                     encode(&newest, &mut message);

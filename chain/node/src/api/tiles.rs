@@ -74,7 +74,7 @@ impl Bundles {
 #[utoipa::path(
     get, path = "/checkpoint", tag = "log",
     responses(
-        (status = 200, body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 200, description = "the signed note", body = String, content_type = "text/plain"),
         (status = 404, description = "no_checkpoint", body = Problem),
     )
 )]
@@ -94,7 +94,7 @@ pub(super) async fn checkpoint(State(api): State<Api>) -> Result<Response, ApiEr
 #[utoipa::path(
     get, path = "/tile/{path}", tag = "log", params(("path" = String, Path, description = "L/N[.p/W] or entries/N[.p/W]")),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "hashes, or entries with their lengths in front", body = [u8], content_type = "application/octet-stream"),
         (status = 400, description = "no tile's path", body = Problem),
         (status = 404, description = "no_such_tile", body = Problem),
         (status = 503, description = "no_such_block", body = Problem),
