@@ -53,6 +53,9 @@ struct Total {
     faults: BTreeMap<&'static str, u64>,
     statements: BTreeMap<&'static str, u64>,
     blocks: u64,
+    committee_changes: u64,
+    equivocations: u64,
+    suspended: u64,
     simulated_ms: u64,
     failed: Vec<Report>,
 }
@@ -75,6 +78,9 @@ impl Total {
             *self.statements.entry(name).or_default() += count;
         }
         self.blocks += report.blocks;
+        self.committee_changes += report.committee_changes;
+        self.equivocations += report.reputation.iter().map(|validator| validator.equivocations).sum::<u64>();
+        self.suspended += report.reputation.iter().filter(|validator| validator.status == "suspended").count() as u64;
         self.simulated_ms += report.simulated_ms;
         if !report.violations.is_empty() {
             self.failed.push(report);
@@ -88,6 +94,9 @@ impl Total {
         figures.insert("seconds".into(), json!(took.as_secs_f64().round()));
         figures.insert("simulated_seconds".into(), (self.simulated_ms / 1_000).into());
         figures.insert("final_blocks".into(), self.blocks.into());
+        figures.insert("committee_changes".into(), self.committee_changes.into());
+        figures.insert("equivocations_proven".into(), self.equivocations.into());
+        figures.insert("validators_suspended_at_the_end".into(), self.suspended.into());
         for (count, runs) in &self.validators {
             figures.insert(format!("runs with {count:2} validators"), (*runs).into());
         }

@@ -19,8 +19,9 @@ use std::{
     time::Duration,
 };
 
-use cairn_proof::committee::VALIDATORS_MAX;
+use cairn_proof::{committee::VALIDATORS_MAX, identity::SigningKey};
 use commonware_broadcast::buffered;
+use commonware_codec::Encode as _;
 use commonware_consensus::{
     Application,
     marshal::{
@@ -57,6 +58,7 @@ use crate::{
     network,
     orchestrator::{self, Orchestrator, Progress},
     peers::Directory,
+    reputation,
     schemes::Schemes,
     shared::Shared,
     voting::Voting,
@@ -267,6 +269,7 @@ where
     let (reporter, updates) = orchestrator::updates();
     marshal_actor.start(reporter, buffer, backfill);
 
+    let conflicts = reputation::start(context.child("reputation"), Arc::clone(&shared), signing_key(&key));
     let lanes = [("votes", votes), ("certificates", certificates), ("resolver", resolver)];
     let orchestrator = Orchestrator {
         context: context.child("epochs"),
@@ -281,12 +284,20 @@ where
         schemes,
         directory,
         voting,
+        conflicts,
         cache,
         lanes: lanes.map(|(name, channel)| Lane::start(context.child("mux").with_attribute("lane", name), channel)),
         progress: Progress::default(),
     };
     let consensus = context.child("orchestrator").spawn(move |_| Box::pin(orchestrator.run(updates)));
     Ok(Engine { consensus, marshal })
+}
+
+/// The key in the form in which statements are signed.
+fn signing_key(key: &PrivateKey) -> SigningKey {
+    let mut seed = [0; 32];
+    seed.copy_from_slice(&key.encode());
+    SigningKey::from_seed(&seed)
 }
 
 fn epocher(shared: &Shared) -> FixedEpocher {

@@ -62,6 +62,7 @@ mod network;
 mod node;
 mod orchestrator;
 mod peers;
+mod reputation;
 mod schemes;
 mod shared;
 mod signatures;

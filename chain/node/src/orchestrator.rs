@@ -45,6 +45,7 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{
     Digested, Sha256, Signer as _,
+    certificate::Scheme as _,
     ed25519::{PrivateKey, PublicKey},
     sha256::Digest,
 };
@@ -69,6 +70,7 @@ use crate::{
     journals,
     lanes::{Lane, Stranger},
     peers::{Directory, PeerSet},
+    reputation::{Conflicts, Watch},
     schemes::Schemes,
     shared::{EpochStart, Shared},
     voting::{Begun, Voting},
@@ -150,6 +152,8 @@ pub(crate) struct Orchestrator<E, I, B, M, S: Sender<PublicKey = PublicKey>> {
     pub(crate) schemes: Schemes,
     pub(crate) directory: Directory,
     pub(crate) voting: Voting,
+    /// Who is told of validators that contradict themselves.
+    pub(crate) conflicts: Conflicts,
     pub(crate) cache: CacheRef,
     /// Votes, certificates, resolver.
     pub(crate) lanes: [Lane<S>; 3],
@@ -295,13 +299,14 @@ where
         let epoch = Epoch::new(start.epoch);
         self.schemes.register(epoch, scheme.clone());
         let timing = Timing::of(start.heartbeat);
+        let reporter = Watch::new(self.automaton.clone(), scheme.participants().clone(), self.conflicts.clone());
         let config = simplex::Config {
             scheme,
             elector: RoundRobin::<Sha256>::default(),
             blocker: self.blocker.clone(),
             automaton: self.automaton.clone(),
             relay: self.automaton.clone(),
-            reporter: self.automaton.clone(),
+            reporter,
             strategy: Sequential,
             partition,
             mailbox_size: MAILBOX,

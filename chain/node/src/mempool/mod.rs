@@ -180,6 +180,11 @@ impl Mempool {
         self.lock().ids.contains_key(id)
     }
 
+    /// The last sequence number of `signer`, what waits included.
+    pub(crate) fn last_sequence(&self, signer: &IdentityId) -> Sequence {
+        self.lock().ready.sequence(signer)
+    }
+
     /// Why the statement was refused, if that is remembered.
     pub(crate) fn refusal(&self, id: &Digest) -> Option<Refusal> {
         self.lock().refused.get(id).cloned()

@@ -15,12 +15,22 @@ use cairn_proof::{
 
 use super::{Violation, observed::Observed};
 
+/// What the checks came to.
+pub(crate) struct Checked {
+    pub(crate) violations: Vec<Violation>,
+    /// As far as the blocks replay.
+    pub(crate) state: State,
+    pub(crate) committee_changes: u64,
+}
+
 /// Every check on what was observed.
-pub(crate) fn all(observed: &Observed) -> Vec<Violation> {
-    let mut found = observed.forks.clone();
-    found.extend(contiguity(observed).err());
-    found.extend(replay(observed).err());
-    found
+pub(crate) fn all(observed: &Observed) -> Checked {
+    let state = State::genesis(&observed.genesis);
+    let mut checked = Checked { violations: observed.forks.clone(), state, committee_changes: 0 };
+    checked.violations.extend(contiguity(observed).err());
+    let replayed = replay(observed, &mut checked);
+    checked.violations.extend(replayed.err());
+    checked
 }
 
 /// I1: each partition's anchors follow on each other, offset by offset and name by name.
@@ -55,17 +65,17 @@ fn follows((next, previous): (u64, Digest), anchor: &Anchor, id: Digest) -> Resu
 
 /// Replaying the blocks from genesis gives each header's roots, and the state that each validator holds; certificates
 /// hold under the committee that the replayed state names.
-fn replay(observed: &Observed) -> Result<(), Violation> {
+fn replay(observed: &Observed, checked: &mut Checked) -> Result<(), Violation> {
     let tag = observed.genesis.tag();
     let epoch_blocks = observed.genesis.parameters.epoch_blocks;
-    let (mut header, mut state) = (observed.genesis.header(), State::genesis(&observed.genesis));
+    let (mut header, state) = (observed.genesis.header(), &mut checked.state);
     for (height, block) in &observed.blocks {
         if *height != header.height.0 + 1 {
             let message = format!("nobody has shown the block at height {}", header.height.0 + 1);
             return Err(Violation::new("blocks have no holes", message));
         }
         let committee = state.committee().clone();
-        let executed = execute(&header, &state, &block.block, &StrictSignatures)
+        let executed = execute(&header, state, &block.block, &StrictSignatures)
             .map_err(|error| Violation::new("replay from genesis", error.to_string()))?;
         if let Some(certificate) = &block.block.certificate {
             Finalization::decode(certificate, committee.len())
@@ -75,7 +85,8 @@ fn replay(observed: &Observed) -> Result<(), Violation> {
             let message = format!("height {height} is the last of its epoch, and nobody has a certificate of it");
             return Err(Violation::new("certificates verify", message));
         }
-        (header, state) = (executed.header, executed.state);
+        checked.committee_changes += u64::from(executed.state.committee().hash() != committee.hash());
+        (header, *state) = (executed.header, executed.state);
         let root = state.root();
         let other = observed.roots.range((*height, 0)..=(*height, usize::MAX)).find(|(_, held)| **held != root);
         if let Some(((_, index), held)) = other {

@@ -95,10 +95,12 @@ pub(crate) struct Load {
 pub(crate) const TICK_MS: u64 = 100;
 
 impl Load {
-    pub(crate) fn new(validators: usize, plan: &Plan, seed: u64) -> Self {
+    pub(crate) fn new(validators: usize, cheats: usize, plan: &Plan, seed: u64) -> Self {
         let mut city = City::new(validators);
         city.genesis.parameters.heartbeat_ms = plan.heartbeat_ms;
         city.genesis.parameters.epoch_blocks = plan.epoch_blocks;
+        // Suspensions for absence leave four validators, which bear one that cheats.
+        city.genesis.parameters.absence_epochs = if cheats <= 1 { 3 } else { 0 };
         for seed in RIVALS {
             let (name, public_key) = (format!("rival {seed}"), key(seed).public());
             city.genesis.identities.push(GenesisIdentity { name, kind: IdentityKind::Node, public_key });

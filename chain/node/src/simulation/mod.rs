@@ -38,9 +38,11 @@ use std::{
     time::Duration,
 };
 
+use cairn_chain_state::State;
 use commonware_runtime::deterministic::{Config, FaultConfig, PartialWriteMode, Runner, WriteConfig};
 use commonware_utils::probability;
 
+use crate::city::validator_key;
 use draw::Draw;
 use load::Load;
 use observed::Observed;
@@ -161,6 +163,19 @@ impl Violation {
     }
 }
 
+/// What the chain says of a validator at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reputation {
+    /// Which of the validators it is.
+    pub index: usize,
+    /// `active`, `suspended` or `removed`.
+    pub status: &'static str,
+    /// Its votes in attested certificates.
+    pub votes_seen: u64,
+    /// Proven equivocations.
+    pub equivocations: u64,
+}
+
 /// What came of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -176,6 +191,10 @@ pub struct Report {
     pub blocks: u64,
     /// What became of the statements: `final`, `refused`, `refused at once`.
     pub statements: BTreeMap<&'static str, u64>,
+    /// How often the committee changed.
+    pub committee_changes: u64,
+    /// What the chain says of each validator at the end.
+    pub reputation: Vec<Reputation>,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// Hash over every event of the run, in order.
@@ -213,7 +232,7 @@ impl Run {
         });
         let report =
             Report { seed, validators: scenario.roles.len(), byzantine: byzantine.collect(), ..Report::default() };
-        let load = Load::new(scenario.roles.len(), plan, draw.within(0, u64::MAX - 1));
+        let load = Load::new(scenario.roles.len(), report.byzantine.len(), plan, draw.within(0, u64::MAX - 1));
         let observed = Observed::new(load.genesis().clone(), scenario.roles.len());
         let progress = Progress::new(scenario.roles.len());
         Self { plan: plan.clone(), scenario, draw, load, observed, progress, report }
@@ -248,9 +267,20 @@ impl Run {
         }
         self.report.blocks = self.observed.height();
         self.report.statements = self.load.outcomes();
-        let found = checks::all(&self.observed);
-        self.report.violations.extend(found);
+        let checked = checks::all(&self.observed);
+        self.report.violations.extend(checked.violations);
+        self.report.committee_changes = checked.committee_changes;
+        self.report.reputation = reputation(&checked.state, self.scenario.roles.len());
     }
+}
+
+fn reputation(state: &State, validators: usize) -> Vec<Reputation> {
+    let of = |index: usize| {
+        let entry = state.validator(&validator_key(index).public())?;
+        let (status, votes_seen, equivocations) = (entry.status.name(), entry.votes_seen, entry.equivocations);
+        Some(Reputation { index, status, votes_seen, equivocations })
+    };
+    (0..validators).filter_map(of).collect()
 }
 
 /// Runs what `seed` says within `plan`, and checks all that must hold.

@@ -85,3 +85,20 @@ fn silence_of_more_than_a_third_is_seen_as_no_progress() {
     assert!(checks(&report).contains(&"progress once faults stop"), "{}", told(&report));
     assert!(checks(&report).contains(&"every statement is final or refused"), "{}", told(&report));
 }
+
+#[test]
+fn whoever_contradicts_itself_is_suspended_by_evidence_on_the_chain() {
+    for kind in [Kind::Conflicter, Kind::Nuller] {
+        let plan = Plan { validators: (5, 5), byzantine: Some(vec![kind]), faults: false, ..Plan::small() };
+        let report = run(3, &plan);
+        assert!(report.violations.is_empty(), "{}", told(&report));
+        let [cheat, honest @ ..] = report.reputation.as_slice() else { panic!("no validators") };
+        assert_eq!(cheat.status, "suspended", "{}: {report:?}", kind.name());
+        assert!(cheat.equivocations > 0);
+        assert!(report.committee_changes > 0);
+        for validator in honest {
+            assert_eq!((validator.status, validator.equivocations), ("active", 0));
+            assert!(validator.votes_seen > 0, "{report:?}");
+        }
+    }
+}
