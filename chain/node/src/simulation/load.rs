@@ -7,6 +7,7 @@
 //! | owner | the stream, identities; one after the other | final |
 //! | two steady ingest nodes | anchors of a partition of their own, one after the other | final |
 //! | two rivals | anchors of the same partitions, several at once, some on heads of long ago | final or refused |
+//! | operators | votes for changes of the committee ([`super::governor`]) | final or refused |
 //! | vandals | unregistered signers, anchors that leave out offsets, changed bytes, statements of before | as above |
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -19,7 +20,7 @@ use cairn_proof::{
     statement::{Body, SignedStatement, StreamDefinition, statement_id},
 };
 
-use super::{Plan, Violation, draw::Draw};
+use super::{Plan, Violation, draw::Draw, governor::Governor};
 use crate::{
     city::{City, INGEST, OTHER_INGEST, OWNER, STRANGER, definition, key},
     mempool::{Admission, may_lift},
@@ -78,6 +79,7 @@ struct Rival {
 /// All clients of a run.
 pub(crate) struct Load {
     city: City,
+    governor: Option<Governor>,
     draw: Draw,
     left: u64,
     /// Of 1,000 ticks, in how many somebody says something.
@@ -95,7 +97,9 @@ pub(crate) struct Load {
 pub(crate) const TICK_MS: u64 = 100;
 
 impl Load {
-    pub(crate) fn new(validators: usize, cheats: usize, plan: &Plan, seed: u64) -> Self {
+    /// Of all places for validators, the first `validators` are validators from the beginning.
+    pub(crate) fn new(validators: usize, honest: Vec<bool>, plan: &Plan, seed: u64) -> Self {
+        let cheats = honest.iter().filter(|honest| !**honest).count();
         let mut city = City::new(validators);
         city.genesis.parameters.heartbeat_ms = plan.heartbeat_ms;
         city.genesis.parameters.epoch_blocks = plan.epoch_blocks;
@@ -113,8 +117,10 @@ impl Load {
             previous: Digest::ZERO,
             waits_for: None,
         };
+        city.genesis.parameters.vote_epochs = 500;
         Self {
             city,
+            governor: plan.votes.then(|| Governor::new(honest, seed ^ 1)),
             draw: Draw::new(seed),
             left: plan.statements,
             permille: (1_000 * plan.statements * TICK_MS / plan.fault_ms.max(1)).min(5_000),
@@ -180,8 +186,24 @@ impl Load {
             self.say(desks, now_ms);
         }
         let honest: Vec<&Desk<'_>> = desks.iter().filter(|desk| desk.honest).collect();
-        if !honest.is_empty() {
-            self.ask(&honest, now_ms);
+        if honest.is_empty() {
+            return;
+        }
+        if more {
+            self.govern(&honest, desks, now_ms);
+        }
+        self.ask(&honest, now_ms);
+    }
+
+    fn govern(&mut self, honest: &[&Desk<'_>], desks: &[Desk<'_>], now_ms: u64) {
+        let tips = honest.iter().map(|desk| desk.shared.ledger.tip());
+        let Some((governor, tip)) = self.governor.as_mut().zip(tips.max_by_key(|tip| tip.header.height)) else {
+            return;
+        };
+        for vote in governor.votes(&tip, now_ms) {
+            let left = self.left;
+            self.submit(desks, vote, false, now_ms);
+            self.left = left;
         }
     }
 

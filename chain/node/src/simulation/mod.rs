@@ -22,6 +22,7 @@
 mod byzantine;
 mod checks;
 mod draw;
+mod governor;
 mod load;
 mod machine;
 mod observed;
@@ -121,6 +122,8 @@ pub struct Plan {
     pub statements: u64,
     /// Whether network, disks and processes fail; without it, only validators misbehave.
     pub faults: bool,
+    /// Whether committee and parameters change by votes; up to two more nodes follow the chain and may be voted in.
+    pub votes: bool,
     /// The kinds of the first validators instead of drawn ones. More than a third may break what must hold.
     pub byzantine: Option<Vec<Kind>>,
 }
@@ -143,6 +146,7 @@ impl Plan {
             epoch_blocks: 8,
             statements: 150,
             faults: true,
+            votes: true,
             byzantine: None,
         }
     }
@@ -230,11 +234,13 @@ impl Run {
             Role::Byzantine(kind) => Some(*kind),
             Role::Honest => None,
         });
-        let report =
-            Report { seed, validators: scenario.roles.len(), byzantine: byzantine.collect(), ..Report::default() };
-        let load = Load::new(scenario.roles.len(), report.byzantine.len(), plan, draw.within(0, u64::MAX - 1));
-        let observed = Observed::new(load.genesis().clone(), scenario.roles.len());
-        let progress = Progress::new(scenario.roles.len());
+        let validators = scenario.validators;
+        let report = Report { seed, validators, byzantine: byzantine.collect(), ..Report::default() };
+        let honest: Vec<bool> = scenario.roles.iter().map(|role| *role == Role::Honest).collect();
+        let nodes = honest.len();
+        let load = Load::new(validators, honest, plan, draw.within(0, u64::MAX - 1));
+        let observed = Observed::new(load.genesis().clone(), nodes);
+        let progress = Progress::new(nodes);
         Self { plan: plan.clone(), scenario, draw, load, observed, progress, report }
     }
 

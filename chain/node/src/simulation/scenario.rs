@@ -45,6 +45,8 @@ impl Fault {
 /// One run.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
+    /// How many of the roles are validators from the beginning; the others follow.
+    pub(crate) validators: usize,
     pub(crate) roles: Vec<Role>,
     /// Whether a validator that another has found to cheat can no longer reach it.
     pub(crate) disconnects: bool,
@@ -62,20 +64,30 @@ impl Scenario {
         let large = draw.percent(35);
         let validators =
             if large { draw.within(least, most) } else { draw.within(least, most.min(least + 1)) } as usize;
-        let roles = roles(draw, plan, validators);
-        let honest: Vec<usize> = (0..validators).filter(|index| roles[*index] == Role::Honest).collect();
+        let mut roles = roles(draw, plan, validators);
+        if plan.votes {
+            roles.resize(validators + draw.index(3), Role::Honest);
+        }
+        let nodes = roles.len();
+        let honest: Vec<usize> = (0..nodes).filter(|index| roles[*index] == Role::Honest).collect();
         let mut faults = Vec::new();
         if plan.faults {
             for _ in 0..draw.within(2, 2 + plan.fault_ms / 2_000) {
                 let at = draw.within(500, plan.fault_ms.max(1_000) - 500);
-                faults.push((at, fault(draw, plan, &honest, validators)));
+                faults.push((at, fault(draw, plan, &honest, nodes)));
             }
             if draw.percent(30) {
                 faults.push((draw.within(plan.fault_ms / 4, plan.fault_ms), Fault::PowerLoss));
             }
         }
         faults.sort_by_key(|(at, _)| *at);
-        Self { roles, disconnects: draw.percent(50), faults, garbage_ms: draw.within(plan.fault_ms / 2, plan.fault_ms) }
+        Self {
+            validators,
+            roles,
+            disconnects: draw.percent(50),
+            faults,
+            garbage_ms: draw.within(plan.fault_ms / 2, plan.fault_ms),
+        }
     }
 
     /// The validators that do as they should.

@@ -45,6 +45,7 @@ fn thirty_seeds_hold() {
     for fault in ["partition", "link", "weather", "crash", "disk", "power loss"] {
         assert!(reports.iter().any(|report| report.faults.contains_key(fault)), "no seed has a {fault}");
     }
+    assert!(reports.iter().filter(|report| report.committee_changes > 1).count() > 5, "few committees change");
     for outcome in ["final", "refused", "refused at once"] {
         assert!(reports.iter().any(|report| report.statements.contains_key(outcome)), "no statement is {outcome}");
     }
@@ -62,7 +63,7 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn more_flatterers_than_a_third_fork_the_chain_and_that_is_seen() {
     let byzantine = Some(vec![Kind::Flatterer, Kind::Flatterer]);
-    let plan = Plan { validators: (4, 4), byzantine, settle_ms: 5_000, ..Plan::small() };
+    let plan = Plan { validators: (4, 4), byzantine, votes: false, settle_ms: 5_000, ..Plan::small() };
     let found = (0..20).find(|seed| checks(&run(*seed, &plan)).contains(&"one final block at each height"));
     assert!(found.is_some(), "no fork among twenty seeds");
 }
@@ -71,7 +72,7 @@ fn more_flatterers_than_a_third_fork_the_chain_and_that_is_seen() {
 #[test]
 fn more_liars_than_a_third_stop_the_honest_one() {
     let byzantine = Some(vec![Kind::Liar, Kind::Liar, Kind::Liar]);
-    let plan = Plan { validators: (4, 4), byzantine, faults: false, settle_ms: 5_000, ..Plan::small() };
+    let plan = Plan { validators: (4, 4), byzantine, faults: false, votes: false, settle_ms: 5_000, ..Plan::small() };
     let report = run(1, &plan);
     assert!(checks(&report).contains(&"honest validators keep running"), "{}", told(&report));
     assert!(checks(&report).contains(&"progress once faults stop"), "{}", told(&report));
@@ -80,7 +81,7 @@ fn more_liars_than_a_third_stop_the_honest_one() {
 #[test]
 fn silence_of_more_than_a_third_is_seen_as_no_progress() {
     let byzantine = Some(vec![Kind::Silent, Kind::Silent]);
-    let plan = Plan { validators: (4, 4), byzantine, faults: false, settle_ms: 5_000, ..Plan::small() };
+    let plan = Plan { validators: (4, 4), byzantine, faults: false, votes: false, settle_ms: 5_000, ..Plan::small() };
     let report = run(1, &plan);
     assert!(checks(&report).contains(&"progress once faults stop"), "{}", told(&report));
     assert!(checks(&report).contains(&"every statement is final or refused"), "{}", told(&report));
@@ -89,7 +90,8 @@ fn silence_of_more_than_a_third_is_seen_as_no_progress() {
 #[test]
 fn whoever_contradicts_itself_is_suspended_by_evidence_on_the_chain() {
     for kind in [Kind::Conflicter, Kind::Nuller] {
-        let plan = Plan { validators: (5, 5), byzantine: Some(vec![kind]), faults: false, ..Plan::small() };
+        let plan =
+            Plan { validators: (5, 5), byzantine: Some(vec![kind]), faults: false, votes: false, ..Plan::small() };
         let report = run(3, &plan);
         assert!(report.violations.is_empty(), "{}", told(&report));
         let [cheat, honest @ ..] = report.reputation.as_slice() else { panic!("no validators") };

@@ -31,7 +31,7 @@ use crate::{
     application::Proposer,
     city::validator_key,
     clock,
-    config::NodeConfig,
+    config::{NodeConfig, Peer},
     engine::{self, Setup},
     error::NodeError,
     gossip::Outbox,
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
             max_size: engine::max_message_size(),
             max_peers_per_set: NZUsize!(DISKS.len()),
             disconnect_on_block: run.scenario.disconnects,
-            tracked_peer_sets: NZUsize!(2),
+            tracked_peer_sets: NZUsize!(3),
         };
         let (network, oracle) = Network::new_with_peers(context.child("network"), config, keys.clone()).await;
         network.start();
@@ -409,7 +409,10 @@ impl<'a> World<'a> {
 
     fn node(&self, context: &Context, index: usize, disk: usize) -> Node {
         let any = SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = NodeConfig::new("unused".into(), any, Vec::new(), any);
+        let mut config = NodeConfig::new("unused".into(), any, Vec::new(), any);
+        // Everybody lets those follow who are no validators yet, or no longer.
+        let observer = |index| Peer { public_key: validator_key(index).public(), address: any.to_string() };
+        config.observers = (0..self.slots.len()).map(observer).collect();
         let genesis = self.run.load.genesis().clone();
         let (shared, outbox) = Shared::new(genesis, validator_key(index).public(), &config);
         let key = self.slots[index].key.clone();
@@ -513,7 +516,8 @@ impl Node {
         let opened = engine::open(machine, self.partition, &self.shared).await?;
         let honest = Proposer::new(Arc::clone(&self.shared), &self.config);
         let namespace = consensus_namespace(&self.shared.tag);
-        let (directory, voting) = (Directory::default(), Voting::in_memory(0));
+        let directory = Directory::new(&self.config)?;
+        let voting = Voting::in_memory(0);
         let (partition, key, shared, outbox) = (self.partition, self.key, self.shared, self.outbox);
         let engine = if lies {
             let application = Liar::new(honest);
