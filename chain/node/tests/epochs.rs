@@ -28,8 +28,8 @@ async fn certified_blocks(net: &Net, index: usize, committee: &Committee) -> Vec
     let (mut ids, mut uncertified, mut from) = (Vec::new(), None, 1);
     let height = net.height(index).await;
     while from <= height {
-        let bytes = net.bytes(index, &format!("/v1/blocks?from={from}&count=100")).await;
-        let blocks = decode_blocks(&bytes, 100).unwrap();
+        let bytes = net.bytes(index, &format!("/v1/blocks?from={from}")).await;
+        let blocks = decode_blocks(&bytes, 512).unwrap();
         assert!(!blocks.is_empty());
         for block in blocks {
             let header = block.check().unwrap();
