@@ -40,8 +40,8 @@ fn a_wrong_key_in_the_configuration_is_named() {
     let network = Network::new(false);
     let file = network.dir().join("cairn.toml");
     let good = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, good.replace("chain_id =", "chain =")).unwrap();
-    fails(&mut network.command("status"), 1, &["chain", "chain_id"]);
+    std::fs::write(&file, good.replace("chain_id =", "chain_ident =")).unwrap();
+    fails(&mut network.command("status"), 1, &["chain_ident", "chain_id"]);
     std::fs::write(&file, format!("{good}\n[[peers]]\npublic_key = \"00\"\naddress = \"x\"\n")).unwrap();
     fails(&mut network.command("status"), 1, &["public_key"]);
     std::fs::write(&file, good.replacen("name = \"validator-0\"", "name = \"../0\"", 1)).unwrap();
