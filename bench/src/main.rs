@@ -6,18 +6,21 @@
 //! cargo run --release -p cairn-bench -- replay  [--format json]   anchors executed by a follower against bare signature checks
 //! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
 //! cargo run --release -p cairn-bench -- state-proofs [--format json]   size and time of proofs about the state
+//! cargo run --release -p cairn-bench -- chain   [--format json]   four validators as processes: latency, rate, disk, replay
 //! ```
 //!
 //! `sim` measures nothing: it fails when something that must hold did not.
 //!
 //! The rate of the whole path over real data is printed by `tests/real_data.rs`.
 
+mod chain;
 mod records;
 mod replay;
 mod sim;
 mod state_proofs;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -46,6 +49,18 @@ enum What {
     Sim(sim::Seeds),
     /// Proofs that an anchor is in a state of 100,000 keys, or is not.
     StateProofs,
+    /// Four validators as processes: submit to final, finalized a second, one dead, idle disk, replay.
+    Chain {
+        /// Length of the open load.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+    /// One validator of `chain`, in its process.
+    #[command(hide = true)]
+    Validator {
+        /// What it is told.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,6 +95,8 @@ fn main() -> anyhow::Result<()> {
         What::Replay => replay::run(arguments.rounds)?,
         What::Sim(seeds) => sim::run(seeds)?,
         What::StateProofs => state_proofs::run(arguments.rounds)?,
+        What::Chain { seconds } => chain::run(seconds, arguments.rounds)?,
+        What::Validator { file } => return chain::validator(&file),
     };
     let mut out = std::io::stdout().lock();
     match arguments.format {
