@@ -192,8 +192,8 @@ async fn submit_all(
             }
             ledger.under_way[signer] += batch.len();
         }
-        for envelope in &batch {
-            client.submit(envelope).await?;
+        for outcome in client.submit_all(&batch).await? {
+            outcome.context("a statement of the load was not taken")?;
         }
     }
     Ok(())

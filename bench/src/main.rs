@@ -95,8 +95,8 @@ fn main() -> anyhow::Result<()> {
         What::Replay => replay::run(arguments.rounds)?,
         What::Sim(seeds) => sim::run(seeds)?,
         What::StateProofs => state_proofs::run(arguments.rounds)?,
-        What::Chain { seconds } => chain::run(seconds, arguments.rounds)?,
-        What::Validator { file } => return chain::validator(&file),
+        What::Chain { seconds } => chain::run(*seconds, arguments.rounds)?,
+        What::Validator { file } => return chain::validator(file),
     };
     let mut out = std::io::stdout().lock();
     match arguments.format {

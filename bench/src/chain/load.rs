@@ -32,7 +32,8 @@ pub(super) fn registration(genesis: &Genesis, owner: &SigningKey, signers: &[Sig
         anchorers: signers.iter().map(SigningKey::identity).collect(),
         schemas: vec![schema()],
     };
-    let statement = Statement { signer: owner.identity(), sequence: Sequence(1), body: Body::RegisterStream(definition) };
+    let statement =
+        Statement { signer: owner.identity(), sequence: Sequence(1), body: Body::RegisterStream(definition) };
     Ok(statement.sign(owner, &genesis.tag())?)
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::Client;
-use cairn_chain_node::{Node, NodeConfig, Peer};
+use cairn_chain_node::{Node, NodeConfig};
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::SigningKey;
 use serde::{Deserialize, Serialize};
@@ -54,10 +54,9 @@ impl Network {
         let folder = tempfile::tempdir().context("a temporary folder for the validators")?;
         let api_ports = free_ports(keys.len())?;
         let (mut children, mut folders) = (Vec::new(), Vec::new());
-        let peers: Vec<Peer> = keys.iter().zip(ports).map(|(key, port)| Peer { public_key: key.public(), address: local(*port).to_string() }).collect();
         for (index, key) in keys.iter().enumerate() {
             let data = folder.path().join(format!("validator-{index}"));
-            let config = NodeConfig::new(data.clone(), local(ports[index]), peers.clone(), local(api_ports[index]));
+            let config = NodeConfig::new(data.clone(), local(ports[index]), vec![], local(api_ports[index]));
             let file = ValidatorFile { genesis: genesis.clone(), config, seed: key.seed() };
             let path = folder.path().join(format!("validator-{index}.json"));
             fs::write(&path, serde_json::to_vec(&file)?)?;
