@@ -250,7 +250,7 @@ async fn open_load(
 #[allow(clippy::cast_precision_loss)]
 async fn idle(figures: &mut Map<String, Value>) -> Result<()> {
     let usual = Parameters::default();
-    let city = City::new(Parameters { heartbeat_ms: IDLE_HEARTBEAT_MS, ..usual.clone() })?;
+    let city = City::new(Parameters { heartbeat_ms: IDLE_HEARTBEAT_MS, ..usual })?;
     let network = city.network()?;
     network.ready().await?;
     let wait = Duration::from_secs(300);

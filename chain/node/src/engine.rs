@@ -19,9 +19,8 @@ use std::{
     time::Duration,
 };
 
-use cairn_proof::{committee::VALIDATORS_MAX, identity::SigningKey};
+use cairn_proof::committee::VALIDATORS_MAX;
 use commonware_broadcast::buffered;
-use commonware_codec::Encode as _;
 use commonware_consensus::{
     Application,
     marshal::{
@@ -238,38 +237,19 @@ where
     }
     let backfill = marshal_resolver::init(
         context.child("backfill"),
-        marshal_resolver::Config {
-            public_key: public_key.clone(),
-            peer_provider: manager.clone(),
-            blocker: blocker.clone(),
-            mailbox_size: MAILBOX,
-            fetch_timeout: NZDuration!(FETCH_TIMEOUT),
-            fetch_retry_delay: FETCH_RETRY,
-            priority_requests: false,
-            priority_responses: false,
-        },
+        resolver_config(public_key.clone(), manager.clone(), blocker.clone()),
         backfill,
     );
-    let (buffer_engine, buffer) = buffered::Engine::new(
-        context.child("broadcast"),
-        buffered::Config {
-            public_key,
-            mailbox_size: MAILBOX,
-            deque_size: 16,
-            priority: true,
-            codec_config: (),
-            peer_provider: manager.clone(),
-            strategy: Sequential,
-        },
-    );
+    let (buffer_engine, buffer) =
+        buffered::Engine::new(context.child("broadcast"), buffer_config(public_key, manager.clone()));
     buffer_engine.start(broadcast);
     gossip::start(context, Arc::clone(&shared), blocker.clone(), statements, outbox);
-    cosign::start(context, Arc::clone(&shared), blocker.clone(), signatures, network::signing_key(&key));
+    cosign::start(context, Arc::clone(&shared), blocker.clone(), signatures, Some(network::signing_key(&key)));
     let automaton = Inline::new(context.child("inline"), application, marshal.clone(), epochs);
     let (reporter, updates) = orchestrator::updates();
     marshal_actor.start(reporter, buffer, backfill);
 
-    let conflicts = reputation::start(context.child("reputation"), Arc::clone(&shared), signing_key(&key));
+    let conflicts = reputation::start(context.child("reputation"), Arc::clone(&shared), network::signing_key(&key));
     let lanes = [("votes", votes), ("certificates", certificates), ("resolver", resolver)];
     let orchestrator = Orchestrator {
         context: context.child("epochs"),
@@ -293,11 +273,40 @@ where
     Ok(Engine { consensus, marshal })
 }
 
-/// The key in the form in which statements are signed.
-fn signing_key(key: &PrivateKey) -> SigningKey {
-    let mut seed = [0; 32];
-    seed.copy_from_slice(&key.encode());
-    SigningKey::from_seed(&seed)
+fn resolver_config<M, B>(
+    public_key: PublicKey,
+    peer_provider: M,
+    blocker: B,
+) -> marshal_resolver::Config<PublicKey, M, B>
+where
+    M: AddressableManager<PublicKey = PublicKey> + Sync,
+    B: Blocker<PublicKey = PublicKey> + Sync,
+{
+    marshal_resolver::Config {
+        public_key,
+        peer_provider,
+        blocker,
+        mailbox_size: MAILBOX,
+        fetch_timeout: NZDuration!(FETCH_TIMEOUT),
+        fetch_retry_delay: FETCH_RETRY,
+        priority_requests: false,
+        priority_responses: false,
+    }
+}
+
+fn buffer_config<M>(public_key: PublicKey, peer_provider: M) -> buffered::Config<PublicKey, (), M, Sequential>
+where
+    M: AddressableManager<PublicKey = PublicKey> + Sync,
+{
+    buffered::Config {
+        public_key,
+        mailbox_size: MAILBOX,
+        deque_size: 16,
+        priority: true,
+        codec_config: (),
+        peer_provider,
+        strategy: Sequential,
+    }
 }
 
 fn epocher(shared: &Shared) -> FixedEpocher {

@@ -47,8 +47,8 @@ pub(crate) struct Peers {
 pub(crate) type Channel = (Sender<PublicKey, Context>, Receiver<PublicKey>);
 
 /// Opens the network with `channels` channels, the last two of which carry signatures of checkpoints and statements.
-pub(crate) fn open(context: &Context, peers: Peers, channels: u64) -> (Oracle<PublicKey>, Vec<Channel>) {
-    let config = config(&peers);
+pub(crate) fn open(context: &Context, peers: &Peers, channels: u64) -> (Oracle<PublicKey>, Vec<Channel>) {
+    let config = config(peers);
     let (mut network, oracle) = Network::new(context.child("network"), config);
     let channels = (0..channels)
         .map(|channel| {
@@ -105,9 +105,11 @@ pub(crate) fn private_key(seed: &[u8; 32]) -> Option<PrivateKey> {
 }
 
 /// The key in the form that statements and checkpoints are signed with.
-pub(crate) fn signing_key(key: &PrivateKey) -> Option<SigningKey> {
-    let seed: [u8; 32] = key.encode().as_ref().try_into().ok()?;
-    Some(SigningKey::from_seed(&seed))
+pub(crate) fn signing_key(key: &PrivateKey) -> SigningKey {
+    let mut seed = [0; 32];
+    // An Ed25519 private key is its seed of 32 bytes (RFC 8032, section 5.1.5).
+    seed.copy_from_slice(&key.encode());
+    SigningKey::from_seed(&seed)
 }
 
 /// The key in the form that consensus uses.

@@ -89,7 +89,7 @@ fn evidence(activity: &Activity<Scheme, sha256::Digest>, committee: &Set<ed25519
         _ => return None,
     };
     // The library shows the two only in encoded form: one after the other.
-    let mut bytes: Bytes = encoded.into();
+    let mut bytes: Bytes = encoded;
     let read = match activity {
         Activity::ConflictingNotarize(_) => two_of(&mut bytes, notarize, notarize),
         Activity::ConflictingFinalize(_) => two_of(&mut bytes, finalize, finalize),
@@ -215,7 +215,7 @@ impl Witness {
     /// Looks at a final block: whether it is to be attested, and by this validator.
     fn look_at(&mut self, height: Height) {
         let every = ATTEST_EVERY.min(self.shared.genesis.parameters.epoch_blocks / 2).max(1);
-        if height.0 % every != 0 {
+        if !height.0.is_multiple_of(every) {
             return;
         }
         let Some(block) = self.shared.ledger.recent(height) else { return };

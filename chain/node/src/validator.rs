@@ -94,7 +94,7 @@ async fn validate(context: Context, validator: Validator, ready: SyncSender<Star
         peers_max: directory.peers_max(),
         max_message_size: engine::max_message_size(),
     };
-    let (oracle, channels) = network::open(&context, peers, engine::CHANNELS);
+    let (oracle, channels) = network::open(&context, &peers, engine::CHANNELS);
     let setup = Setup {
         partition: PARTITION,
         key,

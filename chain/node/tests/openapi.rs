@@ -165,7 +165,7 @@ fn asks(anchor: &str) -> Vec<Ask> {
 async fn vote(net: &Net) {
     let signer = validator_key(0);
     let change = Change::SetParameters(Parameters { heartbeat_ms: 250, ..net.city.genesis.parameters });
-    let body = Body::Vote(Vote { expires_epoch: 5, change }.into());
+    let body = Body::Vote(Vote { expires_epoch: 5, change });
     let statement = Statement { signer: signer.identity(), sequence: Sequence(1), body };
     let statement = statement.sign(&signer, &net.city.genesis.tag()).unwrap();
     let id = net.accepted(0, &statement).await;

@@ -257,7 +257,7 @@ impl Run {
     }
 
     /// Runs until all is checked, through as many power losses as the scenario has.
-    fn to_end(&mut self) {
+    fn finish(&mut self) {
         let deadline = Duration::from_millis(10 * (self.plan.fault_ms + self.plan.settle_ms));
         let config = Config::new().with_seed(self.report.seed).with_timeout(Some(deadline));
         let disk = self.disk();
@@ -296,7 +296,7 @@ pub fn run(seed: u64, plan: &Plan) -> Report {
     // Debug builds of the consensus library overflow the default stack.
     let ended = thread::scope(|scope| {
         let body = || {
-            let ended = catch_unwind(AssertUnwindSafe(|| run.to_end()));
+            let ended = catch_unwind(AssertUnwindSafe(|| run.finish()));
             if let Err(panic) = ended {
                 run.report.violations.push(Violation::new("the run comes to its end", text(&*panic)));
             }
