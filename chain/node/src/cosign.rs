@@ -93,11 +93,7 @@ async fn send<E: Spawner + Clock, S: Sender<PublicKey = PublicKey>>(
             context.sleep(PACE).await;
         }
         select! {
-            changed = height.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            },
+            _ = height.changed() => {},
             // A time and not a pause: blocks come more often than that.
             _ = context.sleep_until(repeat_at) => {
                 repeat_at = context.current() + REPEAT;

@@ -20,9 +20,12 @@ use cairn_proof::{
     tile::{Kind, Tile},
     tree::{self, Log, TreeError},
 };
-use tokio::sync::watch;
 
-use crate::{block::Block, executor::Executed};
+use crate::{
+    block::Block,
+    executor::Executed,
+    height::{Heights, Watched},
+};
 
 /// Blocks that are kept in memory for followers.
 const RECENT_BLOCKS_MAX: usize = 512;
@@ -83,7 +86,7 @@ pub(crate) struct CommitteeChanged {
 pub(crate) struct Ledger {
     epoch_blocks: u64,
     inner: RwLock<Inner>,
-    height: watch::Sender<Height>,
+    height: Watched,
 }
 
 struct Inner {
@@ -102,7 +105,7 @@ struct Inner {
 impl Ledger {
     /// Genesis alone.
     pub(crate) fn new(header: Header, state: State, epoch_blocks: u64) -> Self {
-        let (height, _) = watch::channel(header.height);
+        let height = Watched::new(header.height);
         let inner = Inner {
             boundary: header.clone(),
             tip: Tip { header, state },
@@ -126,11 +129,11 @@ impl Ledger {
 
     /// Height of the last finalized block.
     pub(crate) fn height(&self) -> Height {
-        *self.height.borrow()
+        self.height.get()
     }
 
     /// Tells of each new height.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Height> {
+    pub(crate) fn subscribe(&self) -> Heights {
         self.height.subscribe()
     }
 
@@ -240,6 +243,6 @@ impl Ledger {
             inner.recent_bytes -= bytes;
         }
         drop(inner);
-        self.height.send_replace(executed.header.height);
+        self.height.set(executed.header.height);
     }
 }

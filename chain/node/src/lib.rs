@@ -52,6 +52,7 @@ mod engine;
 mod error;
 mod executor;
 mod gossip;
+mod height;
 mod journals;
 mod lanes;
 mod ledger;

@@ -180,7 +180,7 @@ struct Witness {
 impl Witness {
     async fn run<E: Clock>(mut self, context: E, mut conflicts: mpsc::Receiver<Equivocation>) {
         let mut heights = self.shared.ledger.subscribe();
-        let mut seen = *heights.borrow_and_update();
+        let mut seen = heights.latest();
         loop {
             select! {
                 conflict = conflicts.recv() => match conflict {
@@ -188,10 +188,10 @@ impl Witness {
                     // Consensus has ended.
                     None => return,
                 },
-                changed = heights.changed() => if changed.is_err() { return },
+                _ = heights.changed() => {},
                 _ = context.sleep(RETRY) => {},
             }
-            let height = *heights.borrow_and_update();
+            let height = heights.latest();
             while seen < height {
                 seen = seen.next();
                 self.look_at(seen);

@@ -115,7 +115,7 @@ impl Api {
             loop {
                 let mut changed = std::pin::pin!(self.shared.mempool.changed());
                 changed.as_mut().enable();
-                height.mark_unchanged();
+                height.latest();
                 if let Some(found) = look() {
                     return Some(found);
                 }
@@ -125,7 +125,7 @@ impl Api {
                 };
                 tokio::select! {
                     () = changed => {}
-                    _ = height.changed() => {}
+                    () = height.changed() => {}
                     _ = stop.wait_for(|stop| *stop) => return None,
                 }
             }
