@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::{Client, Url};
-use cairn_chain_node::{ApiConfig, BlockConfig, MempoolConfig, NodeConfig, Peer};
+use cairn_chain_node::{ApiConfig, BlockConfig, MempoolConfig, NodeConfig, Peer, Witness};
 use cairn_ingest::config::IngestConfig;
 use cairn_ingest::kafka::KafkaConfig;
 use cairn_proof::genesis::Genesis;
@@ -130,6 +130,9 @@ pub(crate) struct NodeSection {
     /// Bounds of the HTTP API, and the certificate that it is served with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api: Option<ApiConfig>,
+    /// Outside witnesses that are asked to cosign checkpoints before they are published: key and address of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) witnesses: Vec<Witness>,
 }
 
 /// One node. Where the others reach it stands on the chain.
@@ -248,6 +251,7 @@ impl Config {
             tls.certificate = home.path().join(&tls.certificate);
             tls.key = home.path().join(&tls.key);
         }
+        config.witnesses.clone_from(&self.node.witnesses);
         config.validate(genesis)?;
         Ok(config)
     }

@@ -1,6 +1,7 @@
 //! `cairn prove`, `cairn verify`, `cairn audit`: receipts and state proofs, checking them offline, recomputing everything
 //! stored.
 
+mod public_log;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -11,12 +12,10 @@ use cairn_anchor::audit::{Report, audit as run_audit};
 use cairn_anchor::prove::{Sources, prove as make_receipt};
 use cairn_anchor::roots::Roots;
 use cairn_ingest::decode::AuditDecoder;
-use cairn_proof::checkpoint::witnessed;
 use cairn_proof::genesis::Genesis;
-use cairn_proof::note::VerifierKey;
 use cairn_proof::receipt::{RECEIPT_MARK, Receipt, Verified};
 use cairn_proof::state_proof::{STATE_PROOF_MARK, StateProof};
-use cairn_proof::tlog_proof::{TLOG_PROOF_MARK, TlogProof, VerifiedAnchor};
+use cairn_proof::tlog_proof::TLOG_PROOF_MARK;
 use cairn_proof::{Offset, Partition};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -25,6 +24,7 @@ use crate::chain::Chain;
 use crate::home::read_genesis;
 use crate::output::{Format, Table, write_out};
 use crate::roles::{secret_store, segment_store};
+use public_log::Witnesses;
 
 /// Exit code of `verify` and `audit` when something does not verify.
 pub(crate) const DOES_NOT_VERIFY: u8 = 3;
@@ -34,7 +34,7 @@ pub(crate) const DOES_NOT_VERIFY: u8 = 3;
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true),
-    after_help = "Examples:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json\n  cairn prove --dir city --identity did:key:z6Mk… --out identity.json\n  cairn prove --dir city --key 9f… --absent --out unknown-key.json\n  cairn prove --dir city --stream traffic.flow --partition 0 --out head.json\n\nWith --stream: and --partition and --offset, the record's receipt; and --partition, how far the partition is anchored;\nalone, that the stream is registered."
+    after_help = "Examples:\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json\n  cairn prove --dir city --stream traffic.flow --partition 0 --offset 42 --out receipt.json --tlog-proof anchor.tlog-proof\n  cairn prove --dir city --identity did:key:z6Mk… --out identity.json\n  cairn prove --dir city --key 9f… --absent --out unknown-key.json\n  cairn prove --dir city --stream traffic.flow --partition 0 --out head.json\n\nWith --stream: and --partition and --offset, the record's receipt; and --partition, how far the partition is anchored;\nalone, that the stream is registered."
 )]
 pub(crate) struct ProveArgs {
     /// Folder of the network.
@@ -57,12 +57,15 @@ pub(crate) struct ProveArgs {
     /// The file to write; `-` is standard output.
     #[arg(long)]
     pub(crate) out: PathBuf,
+    /// Write, beside the receipt, that its anchor stands in the log, in the form that other tools read (C2SP tlog-proof).
+    #[arg(long, value_name = "FILE", requires = "offset")]
+    pub(crate) tlog_proof: Option<PathBuf>,
 }
 
 /// Check a receipt, a state proof or a tlog-proof, offline: nothing but the file and the genesis is read.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cairn verify receipt.json --genesis genesis.json\n  cairn verify anchor.tlog-proof --genesis genesis.json --require-witness witness.example+5f3c…+BJ…\n\nThe file says what it is. Exit code 3 when it does not verify; the failed step is named."
+    after_help = "Examples:\n  cairn verify receipt.json --genesis genesis.json\n  cairn verify anchor.tlog-proof --genesis genesis.json --witness witness.vkey --require-witness witness.example/one\n\nThe file says what it is. Exit code 3 when it does not verify; the failed step is named."
 )]
 pub(crate) struct VerifyArgs {
     /// The receipt or the proof.
@@ -70,8 +73,12 @@ pub(crate) struct VerifyArgs {
     /// The genesis of the chain, from a source that you trust.
     #[arg(long)]
     pub(crate) genesis: PathBuf,
-    /// The checkpoint in the file must be cosigned by this witness too: its key as it publishes it, name+id+base64.
-    #[arg(long, value_name = "VKEY")]
+    /// The key of an outside witness as it publishes it (name+id+base64), or a file that holds it; may be repeated.
+    #[arg(long, value_name = "KEY|FILE")]
+    pub(crate) witness: Vec<String>,
+    /// Refuse a checkpoint that this witness has not cosigned: the name of one given by --witness, or a key; may be
+    /// repeated.
+    #[arg(long, value_name = "NAME|KEY")]
     pub(crate) require_witness: Vec<String>,
 }
 
@@ -97,7 +104,11 @@ pub(crate) async fn prove(args: &ProveArgs) -> Result<()> {
     let chain = Chain::open(&args.dir).await?;
     let bytes = match (&args.stream, args.partition, args.offset) {
         (Some(stream), Some(partition), Some(offset)) => {
-            receipt(&chain, stream, Partition(partition), Offset(offset)).await?
+            let receipt = receipt(&chain, stream, Partition(partition), Offset(offset)).await?;
+            if let Some(file) = &args.tlog_proof {
+                public_log::write(file, &receipt)?;
+            }
+            receipt.to_json()?
         }
         _ => state::prove(&chain, args).await?,
     };
@@ -110,11 +121,11 @@ pub(crate) async fn prove(args: &ProveArgs) -> Result<()> {
     crate::say!("check it with: cairn verify {} --genesis {}", args.out.display(), genesis.display())
 }
 
-async fn receipt(chain: &Chain, stream: &str, partition: Partition, offset: Offset) -> Result<Vec<u8>> {
+async fn receipt(chain: &Chain, stream: &str, partition: Partition, offset: Offset) -> Result<Receipt> {
     let store = segment_store(&chain.home, &chain.config)?.verified(Arc::new(Roots::new()))?;
     let secrets = secret_store(&chain.home, &chain.config)?;
     let sources = Sources { follower: &chain.follower, store: &store, secrets: &secrets };
-    Ok(make_receipt(sources, stream, partition, offset).await?.to_json()?)
+    Ok(make_receipt(sources, stream, partition, offset).await?)
 }
 
 /// What a file says that it is.
@@ -128,11 +139,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
     let genesis = read_genesis(&args.genesis)?;
     let bytes =
         std::fs::read(&args.file).with_context(|| format!("the file {} cannot be read", args.file.display()))?;
-    let witnesses = args
-        .require_witness
-        .iter()
-        .map(|text| VerifierKey::parse(text).map_err(|error| anyhow::anyhow!("--require-witness {text:?}: {error}")));
-    let witnesses = witnesses.collect::<Result<Vec<_>>>()?;
+    let witnesses = Witnesses::read(&args.witness, &args.require_witness)?;
     match checked(&bytes, &genesis, &witnesses) {
         Ok(lines) => {
             for line in lines {
@@ -148,28 +155,22 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
 }
 
 /// What the file proves, line by line; or why it does not.
-fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &[VerifierKey]) -> Result<Vec<String>, String> {
+fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &Witnesses) -> Result<Vec<String>, String> {
     if bytes.starts_with(TLOG_PROOF_MARK.as_bytes()) {
-        let text = std::str::from_utf8(bytes).map_err(|error| format!("step form: not text: {error}"))?;
-        let proof = TlogProof::parse(text).map_err(|error| error.to_string())?;
-        let mut lines =
-            proof.verify(genesis).map(|verified| describe_log(&verified)).map_err(|error| error.to_string())?;
-        lines.extend(witnessed_by(Some(&proof.checkpoint.to_text()), witnesses)?);
-        return Ok(lines);
+        let (lines, checkpoint) = public_log::verify(bytes, genesis)?;
+        return witnesses.check(lines, Some(&checkpoint));
     }
     let marked = serde_json::from_slice::<Marked>(bytes).map_err(|error| format!("step form: not JSON: {error}"))?;
     match marked.format.as_deref() {
         Some(STATE_PROOF_MARK) => {
             let proven = StateProof::from_json(bytes).and_then(|proof| proof.verify(genesis));
-            let mut lines = proven.map(|proven| state::describe(&proven)).map_err(|error| error.to_string())?;
-            lines.extend(witnessed_by(None, witnesses)?);
-            Ok(lines)
+            let lines = proven.map(|proven| state::describe(&proven)).map_err(|error| error.to_string())?;
+            witnesses.check(lines, None)
         }
         Some(RECEIPT_MARK) => {
             let receipt = Receipt::from_json(bytes).map_err(|error| error.to_string())?;
-            let mut lines = receipt.verify(genesis).map(|it| describe(&it)).map_err(|error| error.to_string())?;
-            lines.extend(witnessed_by(receipt.checkpoint.as_deref(), witnesses)?);
-            Ok(lines)
+            let lines = receipt.verify(genesis).map(|it| describe(&it)).map_err(|error| error.to_string())?;
+            witnesses.check(lines, receipt.checkpoint.as_deref())
         }
         other => {
             let found: String = other.unwrap_or("none").chars().take(80).collect();
@@ -178,37 +179,6 @@ fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &[VerifierKey]) -> Result
             ))
         }
     }
-}
-
-/// Holds a checkpoint to the witnesses that were asked for. That the checkpoint is the log's was checked before.
-fn witnessed_by(checkpoint: Option<&str>, witnesses: &[VerifierKey]) -> Result<Vec<String>, String> {
-    let mut lines = vec![];
-    for witness in witnesses {
-        let name = witness.name();
-        let Some(text) = checkpoint else {
-            return Err(format!("step witness: expected a checkpoint cosigned by {name}, the file has none"));
-        };
-        match witnessed(witness, text).map_err(|error| format!("step witness: {error}"))? {
-            Some(seconds) => {
-                let when = crate::reference::time(seconds.saturating_mul(1_000));
-                lines.push(format!("ok  witness      {name} cosigned the checkpoint at {when}"));
-            }
-            None => return Err(format!("step witness: the checkpoint is not cosigned by {name}")),
-        }
-    }
-    Ok(lines)
-}
-
-fn describe_log(verified: &VerifiedAnchor) -> Vec<String> {
-    let VerifiedAnchor { anchor, index, checkpoint, cosigned, committee, .. } = verified;
-    vec![
-        format!("ok  log          anchor {index} leads to the root {}", checkpoint.root),
-        format!("ok  checkpoint   {} of {} validators signed it", cosigned.validators.len(), committee.len()),
-        format!(
-            "VERIFIED: the anchor of {} partition {}, offsets {} to {}, stands in the log {} of size {}",
-            anchor.stream, anchor.partition, anchor.first, anchor.last, checkpoint.origin, checkpoint.size
-        ),
-    ]
 }
 
 /// One line for each step that held, then what was proven.
