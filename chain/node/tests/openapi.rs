@@ -7,10 +7,10 @@ mod common;
 use std::collections::BTreeSet;
 
 use cairn_proof::{
-    Digest, Sequence,
+    Digest,
     parameters::Parameters,
     state_proof::StateProof,
-    statement::{Body, Change, Statement, Vote},
+    statement::{Body, Change, Vote},
 };
 use common::{
     Net,
@@ -166,9 +166,7 @@ async fn vote(net: &Net) {
     let signer = validator_key(0);
     let change = Change::SetParameters(Parameters { heartbeat_ms: 250, ..net.city.genesis.parameters });
     let body = Body::Vote(Vote { expires_epoch: 5, change });
-    let statement = Statement { signer: signer.identity(), sequence: Sequence(1), body };
-    let statement = statement.sign(&signer, &net.city.genesis.tag()).unwrap();
-    let id = net.accepted(0, &statement).await;
+    let id = net.accepted_by_validator(0, &body).await;
     net.finalized(0, &id).await;
     let proposals = net.json(0, "/v1/proposals").await;
     assert_eq!(proposals["proposals"][0]["change"]["kind"], "set_parameters", "{proposals}");

@@ -273,7 +273,9 @@ async fn streams_that_are_registered_later_are_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_stops_its_stream_with_a_reason() {
-    let stream = numbers();
+    let mut stream = numbers();
+    // Where records have no key, all of a batch go to one partition that is drawn: the new topic's could hold more.
+    stream.partitions = 1;
     let mut city = City::new(&stream).await;
     let worker = city.ingest(0);
     city.publish(&stream, 0, 1_000).await;
@@ -289,10 +291,10 @@ async fn a_topic_made_anew_stops_its_stream_with_a_reason() {
     let worker = city.ingest(0);
     let stopped = |all: &[PartitionStatus]| {
         let reasons: Vec<_> = all.iter().filter_map(|place| place.stopped.as_deref()).collect();
-        reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("made anew"))
+        reasons.len() == 1 && reasons.iter().all(|reason| reason.contains("made anew"))
     };
-    worker.until("both partitions stop", stopped).await;
-    assert_eq!(worker.metric("cairn_ingest_stopped_partitions"), 2.0);
+    worker.until("the partition stops", stopped).await;
+    assert_eq!(worker.metric("cairn_ingest_stopped_partitions"), 1.0);
     worker.running.stop().await;
 }
 

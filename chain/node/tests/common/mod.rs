@@ -12,6 +12,10 @@ use std::{
 };
 
 use cairn_chain_node::{Node, NodeConfig, NodeError, Peer, RunningNode};
+use cairn_proof::{
+    Sequence,
+    statement::{Body, Statement},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -124,6 +128,23 @@ impl Net {
         let (status, answer) = self.submit(index, statement).await;
         assert_eq!(status, 202, "{answer}");
         answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Submits a statement by a validator, at the node of that validator; returns its id.
+    ///
+    /// The node signs attestations with the same key: whoever comes second takes a higher sequence number.
+    pub async fn accepted_by_validator(&self, index: usize, body: &Body) -> String {
+        let signer = validator_key(index);
+        for sequence in 1..100 {
+            let statement = Statement { signer: signer.identity(), sequence: Sequence(sequence), body: body.clone() };
+            let statement = statement.sign(&signer, &self.city.genesis.tag()).unwrap();
+            match self.submit(index, &statement).await {
+                (202, answer) => return answer["id"].as_str().unwrap().to_owned(),
+                (409, answer) if answer["code"] == "sequence" => {}
+                (status, answer) => panic!("{status}: {answer}"),
+            }
+        }
+        panic!("a hundred sequence numbers are taken");
     }
 
     /// Waits until a statement is final at a validator; returns its status.
