@@ -4,7 +4,7 @@ use crate::raw::{RawBatch, RawError};
 use crate::roots::{AnchoredObject, PathError};
 use crate::secrets::{SecretError, SecretStore};
 use crate::segment::{self, Columns, SegmentError};
-use crate::verified::{VerifiedStore, VerifyError};
+use crate::verified::{OpenError, VerifiedStore, VerifyError};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use cairn_chain_client::AnchorEntry;
@@ -22,6 +22,9 @@ pub enum EvidenceError {
     /// The stored object, or its hash tree, is missing or altered.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The store cannot be read at all.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The object is what was anchored, and no segment.
     #[error("the segment {path} is what was anchored, but: {source}")]
     Segment {

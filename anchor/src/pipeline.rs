@@ -14,12 +14,15 @@
 //! verified. A batch whose fate is unknown is kept and submitted again; the chain accepts its offsets only once (I1), so
 //! that saying it twice cannot anchor it twice (I2).
 
+use crate::evidence::{self, EvidenceError};
 use crate::metrics::Metrics;
 use crate::raw::RawBatch;
+use crate::roots::Roots;
 use crate::seal::{DecodedColumns, SealError, new_secret, seal};
 use crate::secrets::{SecretError, SecretStore};
+use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError};
-use cairn_chain_client::{ClientError, Follower, SubmitError, Submitter};
+use cairn_chain_client::{AnchorEntry, ClientError, Follower, SubmitError, Submitter};
 use cairn_chain_state::{Head, Refusal, RefusalCode};
 use cairn_proof::statement::{Anchor, Body, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
@@ -192,6 +195,17 @@ impl Anchorer {
     /// Resume from here after a start, once the follower has caught up.
     pub fn head(&self, stream: &str, partition: Partition) -> Option<Head> {
         self.follower.ledger().state().head(stream, partition)
+    }
+
+    /// The records of a finalized anchor, read back from the store; every byte of the segment is verified first.
+    ///
+    /// # Errors
+    /// [`EvidenceError`], if the segment is missing or altered.
+    pub async fn records_of(&self, entry: &AnchorEntry) -> Result<RawBatch, EvidenceError> {
+        let store = self.segments.verified(Arc::new(Roots::new()))?;
+        let segment = evidence::verified_segment(entry, &store).await?;
+        let (_, raw) = evidence::records(&entry.anchor, segment, Columns::Own).await?;
+        Ok(raw)
     }
 
     /// Prepares and submits a batch, and keeps at it through failures that pass, until the chain has decided.

@@ -16,10 +16,15 @@
 //! on would leave something out unseen: a hole that the stream does not allow, a topic that was made anew, a refusal of
 //! the chain. All others go on.
 //!
-//! **Known limit.** Offsets at the very end of a topic that hold no record (the marker of a transaction that nothing
-//! follows yet) become a declared gap only with the next record; until then they count as lag.
+//! **Offsets without a record** (markers and aborted records of transactions, what was compacted or deleted) become a
+//! declared gap with the next record. Where none follows, they become one too: what lies before the partition's first
+//! offset as the broker tells it, and what lies before a marker that librdkafka has read and keeps to itself.
+//!
+//! **A topic made anew** under its old name is told by its id while ingest runs, and by its records when it starts; see
+//! `continuity`.
 
 mod batches;
+mod continuity;
 mod partition;
 mod progress;
 mod source;
@@ -37,17 +42,18 @@ use cairn_proof::Partition;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::statement::{Role, StreamDefinition};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub use progress::PartitionStatus;
 
 use crate::config::IngestConfig;
 use crate::decode::StreamDecoder;
 use crate::error::{Error, Result};
-use crate::kafka::KafkaConfig;
+use crate::kafka::{KafkaConfig, Quiet, TopicIds};
 use crate::metrics::Metrics;
 use crate::topics::Prober;
 use batches::{Batches, Stream};
+use continuity::History;
 use progress::Progress;
 use source::Source;
 use worker::{Command, Sender, Start, Worker};
@@ -93,7 +99,8 @@ impl Ingest {
             let ledger = follower.ledger();
             ledger.streams().values().map(|entry| entry.definition.partitions as usize).sum::<usize>()
         };
-        let source = Source::connect(config, expected.max(16))?;
+        let topics = TopicIds::default();
+        let source = Source::connect(config, expected.max(16), &topics)?;
         let (commands, receiver) = std::sync::mpsc::channel();
         let sender = Sender { commands, thread: Arc::new(OnceLock::new()) };
         let progress = Arc::new(Progress::default());
@@ -102,9 +109,10 @@ impl Ingest {
             commands: receiver,
             sender: sender.clone(),
             runtime: tokio::runtime::Handle::current(),
-            batches: Arc::new(Batches::new(anchorer, config.seal_tasks_max, metrics.clone())),
+            batches: Arc::new(Batches::new(anchorer.clone(), config.seal_tasks_max, metrics.clone())),
             progress: progress.clone(),
             metrics: metrics.clone(),
+            topics: topics.clone(),
             memory_bytes_max: config.memory_bytes_max,
         };
         let (ends, ended) = watch::channel(false);
@@ -115,9 +123,11 @@ impl Ingest {
                 ends.send_replace(true);
             })
             .map_err(|error| Error::retry("the reading thread cannot be started").because(error))?;
-        let supervisor = tokio::spawn(supervise(follower, identity, sender.clone()));
+        let history = History::new(anchorer, config.kafka.clone(), topics.clone());
+        let supervisor = tokio::spawn(supervise(history, identity, sender.clone()));
         let every = Duration::from_millis(config.probe_interval_ms);
-        let prober = tokio::spawn(probe(config.kafka.clone(), every, progress.clone(), metrics, sender.clone()));
+        let asking = Asking { kafka: config.kafka.clone(), topics, progress: progress.clone() };
+        let prober = tokio::spawn(probe(asking, every, metrics, sender.clone()));
         let grace = Duration::from_millis(config.stop_grace_ms);
         Ok(RunningIngest { sender, worker: Some(worker), ended, supervisor, prober, progress, grace })
     }
@@ -161,19 +171,24 @@ impl Drop for RunningIngest {
 }
 
 /// Tells the worker of every stream that may be anchored, as soon as the chain has it.
-async fn supervise(follower: Follower, identity: IdentityId, sender: Sender) {
+async fn supervise(history: History, identity: IdentityId, sender: Sender) {
+    let follower = history.follower().clone();
     while let Err(error) = follower.catch_up(CATCH_UP_PATIENCE).await {
         tracing::warn!(%error, "ingest waits for the chain");
     }
     let mut heights = follower.subscribe();
     let mut known = BTreeSet::new();
+    // Ends with this task. One stream whose broker is out of reach does not keep the others waiting.
+    let mut following = JoinSet::new();
     loop {
         for definition in granted(&follower, &identity, &mut known) {
-            follow(&follower, definition, &sender);
+            following.spawn(follow(history.clone(), definition, sender.clone()));
         }
+        while following.try_join_next().is_some() {}
         // A follower that has ended leaves the streams as they are.
         let _ = tokio::time::timeout(LOOK_EVERY, heights.changed()).await;
         if heights.has_changed().is_err() {
+            while following.join_next().await.is_some() {}
             return;
         }
     }
@@ -192,7 +207,7 @@ fn granted(follower: &Follower, identity: &IdentityId, known: &mut BTreeSet<Stri
     definitions
 }
 
-fn follow(follower: &Follower, definition: StreamDefinition, sender: &Sender) {
+async fn follow(history: History, definition: StreamDefinition, sender: Sender) {
     let decoder = match StreamDecoder::new(&definition) {
         Ok(decoder) => decoder,
         Err(error) => {
@@ -200,8 +215,9 @@ fn follow(follower: &Follower, definition: StreamDefinition, sender: &Sender) {
             return;
         }
     };
+    let objection = history.objection(&definition).await;
     let starts = {
-        let ledger = follower.ledger();
+        let ledger = history.follower().ledger();
         let state = ledger.state();
         (0..definition.partitions)
             .map(Partition)
@@ -211,11 +227,19 @@ fn follow(follower: &Follower, definition: StreamDefinition, sender: &Sender) {
             })
             .collect()
     };
-    sender.send(Command::Follow(Arc::new(Stream { definition: Arc::new(definition), decoder }), starts));
+    sender.send(Command::Follow(Arc::new(Stream { definition: Arc::new(definition), decoder }), starts, objection));
+}
+
+/// What is needed to ask where topics end.
+struct Asking {
+    kafka: KafkaConfig,
+    topics: TopicIds,
+    progress: Arc<Progress>,
 }
 
 /// Asks the broker again and again where the topics end.
-async fn probe(kafka: KafkaConfig, every: Duration, progress: Arc<Progress>, metrics: Metrics, sender: Sender) {
+async fn probe(asking: Asking, every: Duration, metrics: Metrics, sender: Sender) {
+    let Asking { kafka, topics: ids, progress } = asking;
     let mut prober = None;
     let mut complaint = String::new();
     let mut ticks = tokio::time::interval(every);
@@ -228,9 +252,9 @@ async fn probe(kafka: KafkaConfig, every: Duration, progress: Arc<Progress>, met
         }
         let before = progress.heads();
         let client: Option<Prober> = prober.take();
-        let kafka = kafka.clone();
+        let (kafka, ids) = (kafka.clone(), ids.clone());
         let asked = tokio::task::spawn_blocking(move || {
-            let mut client = client.map_or_else(|| Prober::connect(&kafka), Ok)?;
+            let mut client = client.map_or_else(|| Prober::connect(&kafka, Quiet::noting(&ids)), Ok)?;
             let ends = client.ends(&topics)?;
             Ok::<_, Error>((client, ends))
         });

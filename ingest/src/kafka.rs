@@ -1,9 +1,13 @@
 //! What all Kafka clients here share: settings, logs that go to `tracing`, and wording of errors.
 //!
 //! Settings that users pass through are librdkafka's own names. The ones that Cairn's guarantees rest on cannot be
-//! overridden: a consumer that commits offsets or skips a hole in silence would break exactly-once.
+//! overridden: a consumer that commits offsets or skips a hole in silence would break exactly-once. Passwords among them
+//! are never shown: not in a log line, not in an error, not in debug output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -13,7 +17,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How long one request to the broker may take.
 pub(crate) const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -26,14 +30,34 @@ const RESERVED: &[(&str, &str)] = &[
     ("enable.auto.commit", "committed offsets are not trusted"),
     ("enable.auto.offset.store", "committed offsets are not trusted"),
     ("auto.offset.reset", "a reset must be seen and declared, not done in silence"),
+    ("isolation.level", "what was aborted or is not committed yet is no record"),
     ("check.crcs", "each fetched batch is checked"),
     ("enable.idempotence", "the publisher must not double records"),
     ("enable.partition.eof", "ingest finds the end itself"),
     ("partitioner", "records are spread as Java's default partitioner does"),
 ];
 
+/// Settings that hold a secret.
+const SECRET: &[&str] = &[
+    "sasl.password",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+];
+
+/// Whether a setting of librdkafka holds a secret: a password, or a key itself.
+#[must_use]
+pub fn is_secret(key: &str) -> bool {
+    SECRET.contains(&key)
+}
+
 /// Where the brokers are and how to talk to them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// `host:port`, comma-separated: librdkafka's `bootstrap.servers`.
@@ -41,6 +65,16 @@ pub struct KafkaConfig {
     /// Further librdkafka settings by their own names, such as `security.protocol` or `sasl.mechanisms`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    /// Without the values of secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(key, value)| (key, if is_secret(key) { "(secret)" } else { value });
+        let settings: BTreeMap<&str, &str> =
+            self.settings.iter().map(|(key, value)| shown((key.as_str(), value.as_str()))).collect();
+        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("settings", &settings).finish()
+    }
 }
 
 impl KafkaConfig {
@@ -81,9 +115,51 @@ impl KafkaConfig {
     }
 }
 
-/// librdkafka's messages as `tracing` events, never on standard error.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Quiet;
+/// librdkafka's messages as `tracing` events, never on standard error; and what only its messages tell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Quiet {
+    /// Why the brokers' door stays closed: TLS or SASL failed. Errors of requests do not say so.
+    refused: Arc<Mutex<Option<String>>>,
+    topics: Option<TopicIds>,
+}
+
+impl Quiet {
+    /// Notes the ids of topics too; wants [`TopicIds::listen`] on the client's configuration.
+    pub(crate) fn noting(topics: &TopicIds) -> Self {
+        Self { topics: Some(topics.clone()), ..Self::default() }
+    }
+
+    /// Whether it notes the ids of topics.
+    pub(crate) fn notes_topics(&self) -> bool {
+        self.topics.is_some()
+    }
+
+    /// An error of a request of this client in a sentence that says what to do.
+    pub(crate) fn explain(&self, doing: &str, brokers: &str, error: &KafkaError) -> Error {
+        let explained = kafka_error(doing, brokers, error);
+        match (explained.kind(), locked(&self.refused).take()) {
+            (ErrorKind::Retry, Some(why)) => {
+                Error::not_allowed(format!("{doing}: {brokers} cannot be talked to: {why}"))
+            }
+            _ => explained,
+        }
+    }
+
+    /// Keeps what says that TLS or SASL failed, and says it once in the log for as long as it stays the same.
+    fn note_refusal(&self, message: &str) {
+        if !["SASL", "SSL", "ssl://", "sasl_ssl://"].iter().any(|word| message.contains(word)) {
+            return;
+        }
+        // Without librdkafka's thread and how long it took, which differ each time.
+        let text = message.split_once("]: ").map_or(message, |(_, text)| text);
+        let text = text.split(" (after ").next().unwrap_or(text).to_owned();
+        let mut refused = locked(&self.refused);
+        if refused.as_ref() != Some(&text) {
+            tracing::warn!(target: "cairn_ingest::librdkafka", "Kafka: {text}");
+            *refused = Some(text);
+        }
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -92,9 +168,17 @@ impl ClientContext for Quiet {
                 tracing::error!(target: "cairn_ingest::librdkafka", facility, "{message}");
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                if facility == "FAIL" {
+                    self.note_refusal(message);
+                }
                 tracing::debug!(target: "cairn_ingest::librdkafka", facility, "{message}");
             }
-            _ => tracing::trace!(target: "cairn_ingest::librdkafka", facility, "{message}"),
+            _ => {
+                if let Some(topics) = &self.topics {
+                    topics.note(message);
+                }
+                tracing::trace!(target: "cairn_ingest::librdkafka", facility, "{message}");
+            }
         }
     }
 
@@ -104,6 +188,67 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// The ids of topics as the clients of this process learn them: a topic that is deleted and made anew has another one.
+///
+/// librdkafka goes on reading at the same offset when a topic's id changes, and tells ids only in a message of its
+/// `metadata` debugging. It writes that message before it asks the new topic for records, so whoever looks here after
+/// reading a record knows whether it may be of another topic than the one before. Brokers before 2.8 have no ids, and
+/// before 3.1 records can be fetched without naming one; then nothing is noted here.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TopicIds(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    ids: Mutex<BTreeMap<String, String>>,
+    changed: Mutex<BTreeSet<String>>,
+    /// Whether `changed` holds anything: looked at very often.
+    any_changed: AtomicBool,
+}
+
+impl TopicIds {
+    /// Makes librdkafka tell.
+    pub(crate) fn listen(config: &mut ClientConfig) {
+        let debug = match config.get("debug") {
+            Some(others) if !others.is_empty() => format!("{others},metadata"),
+            _ => "metadata".to_owned(),
+        };
+        config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
+    }
+
+    /// Whether a topic got another id since the first that was seen.
+    pub(crate) fn has_changed(&self, topic: &str) -> bool {
+        self.any_changed() && locked(&self.0.changed).contains(topic)
+    }
+
+    /// Whether any topic did.
+    pub(crate) fn any_changed(&self) -> bool {
+        self.0.any_changed.load(Ordering::SeqCst)
+    }
+
+    /// Takes in a message of librdkafka, most of which are about something else.
+    fn note(&self, message: &str) {
+        let Some((topic, id)) = parse_id(message) else { return };
+        let before = locked(&self.0.ids).insert(topic.to_owned(), id.to_owned());
+        if let Some(before) = before.filter(|before| before != id) {
+            tracing::error!(topic, before, id, "the topic was deleted and made anew");
+            locked(&self.0.changed).insert(topic.to_owned());
+            self.0.any_changed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The topic and its id in `Topic NAME changed id from ID to ID`. The id of no topic is all zeros.
+fn parse_id(message: &str) -> Option<(&str, &str)> {
+    let (start, ids) = message.split_once(" changed id from ")?;
+    let topic = start.rsplit_once("Topic ")?.1;
+    let id = ids.rsplit_once(" to ")?.1.trim();
+    (id.chars().any(|c| !matches!(c, 'A' | '=')) && !topic.contains(' ')).then_some((topic, id))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An error of librdkafka in a sentence that says what to do.
 pub(crate) fn kafka_error(doing: &str, brokers: &str, error: &KafkaError) -> Error {
@@ -131,6 +276,7 @@ pub(crate) fn kafka_error(doing: &str, brokers: &str, error: &KafkaError) -> Err
 /// librdkafka's own words for an error.
 pub(crate) fn reason(error: &KafkaError) -> String {
     match (error, error.rdkafka_error_code()) {
+        (KafkaError::ClientConfig(_, description, key, _), _) if is_secret(key) => format!("`{key}`: {description}"),
         (KafkaError::ClientConfig(_, description, key, value), _) => format!("`{key}` = `{value}`: {description}"),
         (_, Some(code)) => code.to_string(),
         _ => error.to_string(),
@@ -157,5 +303,52 @@ mod tests {
         let text = config.check().unwrap_err().to_string();
         assert!(text.contains("fetch.mni.bytes"), "{text}");
         assert!(KafkaConfig::new(" ").check().is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut config = KafkaConfig::new("127.0.0.1:9092");
+        config.settings.insert("sasl.password".into(), "hunter2".into());
+        config.settings.insert("sasl.username".into(), "city".into());
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("sasl.password") && shown.contains("city"), "{shown}");
+        let wrong = KafkaError::ClientConfig(
+            rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "not a key".into(),
+            "ssl.key.pem".into(),
+            "hunter2".into(),
+        );
+        assert_eq!(reason(&wrong), "`ssl.key.pem`: not a key");
+    }
+
+    #[test]
+    fn a_topic_with_another_id_is_another_topic() {
+        let ids = TopicIds::default();
+        let zero = "AAAAAAAAAAAAAAAAAAAAAA";
+        for (line, changed) in [
+            (format!("[thrd:main]: Topic city.flow changed id from {zero} to q8rl0QyCRoy3h1ZpvvJ8gA"), false),
+            ("Topic city.flow [0] broker 1".into(), false),
+            (format!("Topic city.flow changed id from q8rl0QyCRoy3h1ZpvvJ8gA to {zero}"), false),
+            (format!("Topic other changed id from {zero} to 11111111111111111111AA"), false),
+            (format!("Topic city.flow changed id from {zero} to q8rl0QyCRoy3h1ZpvvJ8gA"), false),
+            ("Topic city.flow changed id from q8rl0QyCRoy3h1ZpvvJ8gA to 2_8lnQyCRoy3h1ZpvvJ8gQ".into(), true),
+        ] {
+            ids.note(&line);
+            assert_eq!(ids.has_changed("city.flow"), changed, "{line}");
+        }
+        assert!(!ids.has_changed("other"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_error_of_a_request() {
+        let quiet = Quiet::default();
+        let failed = KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure);
+        assert_eq!(quiet.explain("asking", "b:1", &failed).kind(), ErrorKind::Retry);
+        let line = "[thrd:sasl_ssl://b:1/bootstrap]: sasl_ssl://b:1/bootstrap: SASL authentication error: Authentication \
+                    failed (after 3ms in state AUTH_REQ)";
+        quiet.log(RDKafkaLogLevel::Error, "FAIL", line);
+        let error = quiet.explain("asking", "b:1", &failed);
+        assert_eq!(error.kind(), ErrorKind::NotAllowed);
+        assert!(error.to_string().ends_with("SASL authentication error: Authentication failed"), "{error}");
     }
 }

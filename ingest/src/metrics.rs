@@ -11,6 +11,7 @@
 //! | `cairn_anchoring_lag_seconds` | stream, partition | since when the oldest record without an anchor is there |
 //! | `cairn_ingest_paused_partitions` | | partitions that are not read because batches wait for the chain or for memory |
 //! | `cairn_ingest_stopped_partitions` | stream | partitions that wait for a person |
+//! | `cairn_ingest_surplus_partitions` | stream | partitions of the topic beyond those of its stream: not anchored |
 //! | `cairn_ingest_held_bytes` | | bytes read and not yet anchored |
 //! | `cairn_ingest_gap_offsets_total` | stream | offsets declared to hold no record |
 //! | `cairn_ingest_kafka_errors_total` | code | errors of the connection to Kafka |
@@ -33,6 +34,7 @@ pub struct Metrics {
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     stopped: IntGaugeVec,
+    surplus: IntGaugeVec,
     paused: IntGauge,
     held_bytes: IntGauge,
 }
@@ -79,6 +81,11 @@ impl Metrics {
             lag_records: gauge("cairn_anchoring_lag_records", "Records without an anchor.", place)?,
             lag_seconds,
             stopped: gauge("cairn_ingest_stopped_partitions", "Partitions that wait for a person.", &["stream"])?,
+            surplus: gauge(
+                "cairn_ingest_surplus_partitions",
+                "Partitions of the topic beyond those of its stream: not anchored.",
+                &["stream"],
+            )?,
             paused: single("cairn_ingest_paused_partitions", "Partitions not read for now: batches wait.")?,
             held_bytes: single("cairn_ingest_held_bytes", "Bytes read and not yet anchored.")?,
         })
@@ -109,6 +116,10 @@ impl Metrics {
     pub(crate) fn stopped(&self, stream: &str, partition: Partition, reason: &str) {
         self.stopped.with_label_values(&[stream]).inc();
         tracing::error!(stream, partition = partition.0, "partition stopped: {reason}");
+    }
+
+    pub(crate) fn surplus(&self, stream: &str, partitions: usize) {
+        self.surplus.with_label_values(&[stream]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn following(&self, stream: &str, partitions: u32) {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::encode::{Binding, Cell, EncodeError, Encoder, Message};
 use crate::error::{Error, Result};
-use crate::kafka::{KafkaConfig, Quiet, kafka_error, reason};
+use crate::kafka::{KafkaConfig, Quiet, reason};
 
 /// How long to wait when the producer's queue is full, before trying again.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -160,7 +160,7 @@ impl Publisher {
                 }
                 Err((error, _)) => {
                     let doing = format!("publishing to {}", self.topic);
-                    return Err(kafka_error(&doing, &self.kafka.brokers, &error));
+                    return Err(self.producer.context().quiet.explain(&doing, &self.kafka.brokers, &error));
                 }
             }
         }
@@ -189,7 +189,8 @@ impl Publisher {
                 Ok(()) => break,
                 Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {}
                 Err(error) => {
-                    return Err(kafka_error(&format!("publishing to {}", self.topic), &self.kafka.brokers, &error));
+                    let doing = format!("publishing to {}", self.topic);
+                    return Err(self.producer.context().quiet.explain(&doing, &self.kafka.brokers, &error));
                 }
             }
         }
@@ -222,6 +223,7 @@ struct Deliveries(Arc<Tally>);
 
 #[derive(Debug, Default)]
 struct Tally {
+    quiet: Quiet,
     queued: AtomicU64,
     sent: AtomicU64,
     failed: AtomicU64,
@@ -244,11 +246,11 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
+        self.quiet.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, message: &str) {
-        Quiet.error(error, message);
+        self.quiet.error(error, message);
     }
 }
 

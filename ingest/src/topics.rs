@@ -13,10 +13,10 @@ use rdkafka::topic_partition_list::Offset as KafkaOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::error::{Error, Result};
-use crate::kafka::{KafkaConfig, Quiet, REQUEST_PATIENCE, kafka_error};
+use crate::kafka::{KafkaConfig, Quiet, REQUEST_PATIENCE, TopicIds, kafka_error};
 
 /// How often a topic's number of partitions is looked at again.
-const REFRESH_EVERY: Duration = Duration::from_secs(60);
+const REFRESH_EVERY: Duration = Duration::from_secs(10);
 
 /// A topic as a stream's definition wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +67,9 @@ pub async fn ensure_topics(kafka: &KafkaConfig, topics: &[TopicSpec]) -> Result<
 }
 
 async fn create(kafka: &KafkaConfig, missing: &[&TopicSpec]) -> Result<()> {
-    let admin = AdminClient::from_config_and_context(&kafka.client_config(), Quiet)
-        .map_err(|error| kafka_error("making topics", &kafka.brokers, &error))?;
+    let quiet = Quiet::default();
+    let failed = |error: KafkaError| quiet.explain("making topics", &kafka.brokers, &error);
+    let admin = AdminClient::from_config_and_context(&kafka.client_config(), quiet.clone()).map_err(failed)?;
     let new_topics = missing
         .iter()
         .map(|spec| {
@@ -78,10 +79,7 @@ async fn create(kafka: &KafkaConfig, missing: &[&TopicSpec]) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_PATIENCE)).operation_timeout(Some(REQUEST_PATIENCE));
-    let answers = admin
-        .create_topics(&new_topics, &options)
-        .await
-        .map_err(|error| kafka_error("making topics", &kafka.brokers, &error))?;
+    let answers = admin.create_topics(&new_topics, &options).await.map_err(failed)?;
     for answer in answers {
         match answer {
             Ok(topic) => tracing::info!(topic, "topic made"),
@@ -105,10 +103,10 @@ async fn create(kafka: &KafkaConfig, missing: &[&TopicSpec]) -> Result<()> {
 async fn partition_counts(kafka: &KafkaConfig) -> Result<BTreeMap<String, u32>> {
     let kafka = kafka.clone();
     blocking(move || {
-        let client = client(&kafka)?;
+        let client = client(&kafka, Quiet::default())?;
         let metadata = client
             .fetch_metadata(None, REQUEST_PATIENCE)
-            .map_err(|error| kafka_error("listing topics", &kafka.brokers, &error))?;
+            .map_err(|error| client.context().explain("listing topics", &kafka.brokers, &error))?;
         let count = |partitions: usize| u32::try_from(partitions).unwrap_or(u32::MAX);
         Ok(metadata
             .topics()
@@ -122,13 +120,15 @@ async fn partition_counts(kafka: &KafkaConfig) -> Result<BTreeMap<String, u32>> 
 
 /// The first and end offsets of every partition of the given topics, as the broker has them now.
 ///
-/// What `cairn status` shows next to the anchored heads. A topic that does not exist is left out.
+/// What `cairn status` shows next to the anchored heads. A topic that does not exist is left out; partitions that it has
+/// beyond those of its spec are not. The end is that of what is decided: records of a transaction that is still open
+/// lie beyond it.
 ///
 /// # Errors
 /// [`Retry`](crate::ErrorKind::Retry) when no broker answers.
 pub async fn probe(kafka: &KafkaConfig, topics: &[TopicSpec]) -> Result<BTreeMap<(String, Partition), Ends>> {
     let (kafka, topics) = (kafka.clone(), topics.to_vec());
-    blocking(move || Prober::connect(&kafka)?.ends(&topics)).await
+    blocking(move || Prober::connect(&kafka, Quiet::default())?.ends(&topics)).await
 }
 
 /// A connection for asking where topics end.
@@ -140,15 +140,15 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    pub(crate) fn connect(kafka: &KafkaConfig) -> Result<Self> {
-        Ok(Self { client: client(kafka)?, brokers: kafka.brokers.clone(), known: BTreeMap::new() })
+    pub(crate) fn connect(kafka: &KafkaConfig, context: Quiet) -> Result<Self> {
+        Ok(Self { client: client(kafka, context)?, brokers: kafka.brokers.clone(), known: BTreeMap::new() })
     }
 
     /// Asks for all partitions at once; blocks. Topics and partitions that do not exist are left out.
     pub(crate) fn ends(&mut self, topics: &[TopicSpec]) -> Result<BTreeMap<(String, Partition), Ends>> {
         let mut existing = Vec::with_capacity(topics.len());
         for spec in topics {
-            let partitions = self.partitions(spec)?.min(spec.partitions);
+            let partitions = self.partitions(spec)?;
             if partitions > 0 {
                 existing.push(TopicSpec { topic: spec.topic.clone(), partitions });
             }
@@ -171,7 +171,7 @@ impl Prober {
         let metadata = self
             .client
             .fetch_metadata(Some(&spec.topic), REQUEST_PATIENCE)
-            .map_err(|error| kafka_error(&format!("asking for the topic {}", spec.topic), &self.brokers, &error))?;
+            .map_err(|error| self.explain(&format!("asking for the topic {}", spec.topic), &error))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == spec.topic);
         let count = found.map_or(0, |topic| u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX));
         if count > spec.partitions {
@@ -184,12 +184,18 @@ impl Prober {
         }
         if count > 0 {
             self.known.insert(spec.topic.clone(), (count, Instant::now()));
+        } else if self.known.remove(&spec.topic).is_some() {
+            tracing::error!(topic = spec.topic, "the topic is gone: nothing of it can be read");
         }
         Ok(count)
     }
 
+    fn explain(&self, doing: &str, error: &KafkaError) -> Error {
+        self.client.context().explain(doing, &self.brokers, error)
+    }
+
     fn ask(&self, topics: &[TopicSpec], what: KafkaOffset) -> Result<BTreeMap<(String, Partition), Offset>> {
-        let failed = |error: KafkaError| kafka_error("asking where the topics end", &self.brokers, &error);
+        let failed = |error: KafkaError| self.explain("asking where the topics end", &error);
         let mut list = TopicPartitionList::new();
         for spec in topics {
             for partition in 0..i32::try_from(spec.partitions).unwrap_or(i32::MAX) {
@@ -209,8 +215,12 @@ impl Prober {
 }
 
 /// A client for questions only: it has no group and consumes nothing.
-fn client(kafka: &KafkaConfig) -> Result<BaseConsumer<Quiet>> {
-    BaseConsumer::from_config_and_context(&kafka.client_config(), Quiet)
+fn client(kafka: &KafkaConfig, context: Quiet) -> Result<BaseConsumer<Quiet>> {
+    let mut config = kafka.client_config();
+    if context.notes_topics() {
+        TopicIds::listen(&mut config);
+    }
+    BaseConsumer::from_config_and_context(&config, context)
         .map_err(|error| kafka_error("connecting", &kafka.brokers, &error))
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Batching {
     limits: BatchLimits,
     gaps_allowed: bool,
     growing: RawBatchBuilder,
-    /// When the growing batch got its first record.
+    /// When the growing batch got its first record or gap.
     since: Option<Instant>,
     gaps: usize,
     /// Bytes of the batch that is on its way.
@@ -108,6 +108,14 @@ impl Batching {
         Ok(self.growing.bytes() - before)
     }
 
+    /// Declares that there is no record up to and including `last`.
+    pub(super) fn declare_empty(&mut self, last: Offset, now: Instant) -> Result<(), RawError> {
+        self.growing.end_at(last)?;
+        self.gaps += 1;
+        self.since.get_or_insert(now);
+        Ok(())
+    }
+
     /// When the growing batch is to be closed for its age; nothing while it is empty or has to wait anyway.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let age_max = Duration::from_millis(self.limits.age_ms_max.into());
@@ -117,7 +125,8 @@ impl Batching {
     /// Whether the growing batch is to be closed now.
     pub(super) fn is_due(&self, now: Instant, memory_is_short: bool) -> bool {
         let closes = self.is_full() || memory_is_short || self.deadline().is_some_and(|deadline| deadline <= now);
-        self.under_way.is_none() && !self.growing.is_empty() && closes
+        // A batch may hold no record, and say that there is none.
+        self.under_way.is_none() && self.growing.next() > self.growing.first() && closes
     }
 
     /// Closes the growing batch and puts it on its way; returns it with the id of the anchor before it.
@@ -184,6 +193,19 @@ mod tests {
         assert!(!by_age.is_due(now + Duration::from_millis(99), false));
         assert!(by_age.is_due(now + Duration::from_millis(100), false));
         assert!(by_age.is_due(now, true), "when memory is short");
+    }
+
+    #[test]
+    fn offsets_without_records_are_a_batch_too() {
+        let now = Instant::now();
+        let mut batching = batching(true);
+        batching.declare_empty(Offset(12), now).unwrap();
+        assert_eq!((batching.next(), batching.is_due(now, false)), (Offset(13), false));
+        let later = now + Duration::from_millis(100);
+        assert!(batching.is_due(later, false), "it is closed by age");
+        let (batch, _) = batching.close().unwrap();
+        assert_eq!((batch.len(), batch.first(), batch.last(), batch.gaps().len()), (0, Offset(10), Offset(12), 1));
+        assert!(!batching.is_due(later, true));
     }
 
     #[test]

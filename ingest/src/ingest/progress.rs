@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use cairn_proof::statement::StreamDefinition;
 use cairn_proof::{Offset, Partition};
 
 use super::batches::Stream;
@@ -38,6 +39,8 @@ struct Place {
     /// When the topic's end was first seen to be beyond an offset, oldest first.
     observed: VecDeque<(Offset, Instant)>,
     in_doubt: bool,
+    /// The offset that the next anchor began with when the broker was asked the last time.
+    rested: Option<Offset>,
     stopped: Option<String>,
 }
 
@@ -97,6 +100,7 @@ impl Progress {
             end: None,
             observed: VecDeque::new(),
             in_doubt: false,
+            rested: None,
             stopped: None,
         };
         self.places().insert((stream.name().to_owned(), partition), place);
@@ -141,7 +145,7 @@ impl Progress {
     /// then is below it for good, while one that is below what was anchored since is only old.
     pub(super) fn observe(
         &self,
-        ends: &BTreeMap<(String, Partition), Ends>,
+        all_ends: &BTreeMap<(String, Partition), Ends>,
         before: &BTreeMap<(String, Partition), Offset>,
         metrics: &Metrics,
     ) -> Vec<Doubt> {
@@ -149,12 +153,18 @@ impl Progress {
         let mut doubtful = Vec::new();
         for (key, place) in self.places().iter_mut() {
             let (topic, partition) = (&place.stream.definition.topic, key.1);
-            let (Some(ends), Some(&anchored)) = (ends.get(&(topic.clone(), partition)), before.get(key)) else {
+            let (Some(ends), Some(&anchored)) = (all_ends.get(&(topic.clone(), partition)), before.get(key)) else {
                 continue;
             };
             let outside = anchored > ends.end || place.anchored < ends.start;
-            if place.stopped.is_none() && (outside || std::mem::take(&mut place.in_doubt)) {
+            // What does not come although it is there may be no records: markers of transactions, say.
+            let at_rest = place.end == Some(ends.end) && place.rested == Some(anchored) && anchored < ends.end;
+            place.rested = Some(anchored);
+            if place.stopped.is_none() && (outside || at_rest || std::mem::take(&mut place.in_doubt)) {
                 doubtful.push(Doubt { topic: topic.clone(), partition, ends: *ends, anchored });
+            }
+            if partition.0 == 0 {
+                metrics.surplus(&key.0, surplus(all_ends, &place.stream.definition));
             }
             place.observe(ends.end, now);
             metrics.lag(&key.0, partition, ends.end, place.anchored, place.lag_seconds(now));
@@ -175,4 +185,10 @@ impl Progress {
         });
         statuses.collect()
     }
+}
+
+/// How many partitions the topic has beyond those of its stream.
+fn surplus(ends: &BTreeMap<(String, Partition), Ends>, definition: &StreamDefinition) -> usize {
+    let beyond = (definition.topic.clone(), Partition(definition.partitions));
+    ends.range(beyond..).take_while(|((topic, _), _)| *topic == definition.topic).count()
 }

@@ -28,7 +28,7 @@ use super::worker::Start;
 use crate::config::IngestConfig;
 use crate::decode::UNREADABLE_HEADER;
 use crate::error::{Error, Result};
-use crate::kafka::{Quiet, kafka_error, reason};
+use crate::kafka::{Quiet, TopicIds, reason};
 
 /// A seek is only an exchange between librdkafka's threads.
 const SEEK_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,8 +44,9 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// `partitions` is how many are expected: what may be fetched ahead is divided among them.
-    pub(super) fn connect(config: &IngestConfig, partitions: usize) -> Result<Self> {
+    /// `partitions` is how many are expected: what may be fetched ahead is divided among them. The ids of the topics are
+    /// noted in `ids`.
+    pub(super) fn connect(config: &IngestConfig, partitions: usize, ids: &TopicIds) -> Result<Self> {
         let share = config.fetch_bytes_max / 1_024 / u64::try_from(partitions.max(1)).unwrap_or(1);
         let kilobytes = share.clamp(*QUEUE_KILOBYTES.start(), *QUEUE_KILOBYTES.end());
         let mut client = config.kafka.client_config();
@@ -65,10 +66,12 @@ impl Source {
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
             ("check.crcs", "true"),
+            ("isolation.level", "read_committed"),
         ] {
             client.set(key, value);
         }
-        let consumer = BaseConsumer::from_config_and_context(&client, Quiet)
+        TopicIds::listen(&mut client);
+        let consumer = BaseConsumer::from_config_and_context(&client, Quiet::noting(ids))
             .map_err(|error| Error::input(format!("a Kafka setting is wrong: {}", reason(&error))))?;
         Ok(Self { consumer: Arc::new(consumer), brokers: config.kafka.brokers.clone() })
     }
@@ -88,28 +91,55 @@ impl Source {
             queue.set_nonempty_callback(move || thread.unpark());
             queues.push(queue);
             list.add_partition_offset(topic, number, kafka_offset(start.next)?)
-                .map_err(|error| kafka_error(&format!("reading {topic}"), &self.brokers, &error))?;
+                .map_err(|error| self.explain(&format!("reading {topic}"), &error))?;
         }
-        self.consumer
-            .incremental_assign(&list)
-            .map_err(|error| kafka_error(&format!("reading {topic}"), &self.brokers, &error))?;
+        self.consumer.incremental_assign(&list).map_err(|error| self.explain(&format!("reading {topic}"), &error))?;
         Ok(queues)
     }
 
     /// Continues to read a partition at another offset.
-    pub(super) fn seek(&self, topic: &str, partition: Partition, to: Offset) -> Result<()> {
-        self.consumer
-            .seek(topic, kafka_partition(partition)?, kafka_offset(to)?, SEEK_PATIENCE)
-            .map_err(|error| kafka_error(&format!("seeking to offset {to} of {topic}"), &self.brokers, &error))
+    ///
+    /// After an offset that the broker does not have librdkafka has given the partition up, and takes no seek for it any
+    /// more: then it is assigned anew. Its queue stays the same, and [`position`](Self::position) may for a while be what it
+    /// was before, which is returned then.
+    pub(super) fn seek(&self, topic: &str, partition: Partition, to: Offset) -> Result<Option<Offset>> {
+        let number = kafka_partition(partition)?;
+        let failed = |error: &KafkaError| self.explain(&format!("seeking to offset {to} of {topic}"), error);
+        match self.consumer.seek(topic, number, kafka_offset(to)?, SEEK_PATIENCE) {
+            Ok(()) => Ok(None),
+            Err(KafkaError::Seek(_)) => {
+                let before = self.position(topic, partition)?;
+                self.unassign(topic, partition)?;
+                let mut list = TopicPartitionList::with_capacity(1);
+                list.add_partition_offset(topic, number, kafka_offset(to)?).map_err(|error| failed(&error))?;
+                self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
+                Ok(before)
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// The offset behind the last message that came out of a partition's queue since the last seek. Messages that only
+    /// librdkafka sees count too: the markers of transactions.
+    pub(super) fn position(&self, topic: &str, partition: Partition) -> Result<Option<Offset>> {
+        let number = kafka_partition(partition)?;
+        let list = self.consumer.position().map_err(|error| self.explain(&format!("reading {topic}"), &error))?;
+        let offset = list.find_partition(topic, number).map(|found| found.offset());
+        Ok(match offset {
+            Some(KafkaOffset::Offset(offset)) => u64::try_from(offset).ok().map(Offset),
+            _ => None,
+        })
     }
 
     /// Ends reading a partition.
     pub(super) fn unassign(&self, topic: &str, partition: Partition) -> Result<()> {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(topic, kafka_partition(partition)?);
-        self.consumer
-            .incremental_unassign(&list)
-            .map_err(|error| kafka_error(&format!("leaving {topic}"), &self.brokers, &error))
+        self.consumer.incremental_unassign(&list).map_err(|error| self.explain(&format!("leaving {topic}"), &error))
+    }
+
+    fn explain(&self, doing: &str, error: &KafkaError) -> Error {
+        self.consumer.context().explain(doing, &self.brokers, error)
     }
 
     /// What is not of one partition: errors of the connection. Must be called regularly.
@@ -118,11 +148,13 @@ impl Source {
     }
 }
 
-fn kafka_partition(partition: Partition) -> Result<i32> {
+/// Kafka's number of a partition.
+pub(super) fn kafka_partition(partition: Partition) -> Result<i32> {
     i32::try_from(partition.0).map_err(|_| Error::input(format!("Kafka has no partition {partition}")))
 }
 
-fn kafka_offset(offset: Offset) -> Result<KafkaOffset> {
+/// Kafka's form of an offset.
+pub(super) fn kafka_offset(offset: Offset) -> Result<KafkaOffset> {
     i64::try_from(offset.0).map(KafkaOffset::Offset).map_err(|_| Error::input(format!("Kafka has no offset {offset}")))
 }
 
@@ -131,12 +163,17 @@ pub(super) fn offset_of(message: &BorrowedMessage<'_>) -> Offset {
     Offset(u64::try_from(message.offset()).unwrap_or_default())
 }
 
-/// Appends a message to a batch, without an allocation of its own unless it has headers.
-pub(super) fn append(message: &BorrowedMessage<'_>, batch: &mut RawBatchBuilder) -> std::result::Result<(), RawError> {
-    let timestamp_ms = match message.timestamp() {
+/// When a message was published, -1 if it does not say.
+pub(super) fn timestamp_of(message: &BorrowedMessage<'_>) -> i64 {
+    match message.timestamp() {
         Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
         Timestamp::NotAvailable => -1,
-    };
+    }
+}
+
+/// Appends a message to a batch, without an allocation of its own unless it has headers.
+pub(super) fn append(message: &BorrowedMessage<'_>, batch: &mut RawBatchBuilder) -> std::result::Result<(), RawError> {
+    let timestamp_ms = timestamp_of(message);
     let (key, value) = (message.key(), message.payload());
     match message.headers() {
         None => batch.append(offset_of(message), timestamp_ms, key, value, &[]),

@@ -19,7 +19,7 @@ use super::partition::{Batching, Step};
 use super::progress::{Doubt, Progress};
 use super::source::{Queue, Source, append, offset_of};
 use crate::error::{Error, Result};
-use crate::kafka::reason;
+use crate::kafka::{TopicIds, reason};
 use crate::metrics::Metrics;
 
 /// Messages that one partition may take before the next one's turn.
@@ -39,8 +39,8 @@ pub(super) struct SlotId(usize);
 
 /// What the worker is told.
 pub(super) enum Command {
-    /// Read a stream from these places.
-    Follow(Arc<Stream>, Vec<Start>),
+    /// Read a stream from these places; or do not, and say why.
+    Follow(Arc<Stream>, Vec<Start>, Option<String>),
     /// A batch that was on its way has arrived.
     Arrived(SlotId, Result<Outcome>),
     /// What the broker has of a partition, because its position is in doubt.
@@ -65,6 +65,8 @@ struct Slot {
     queue: Queue,
     batching: Batching,
     state: State,
+    /// A position that is of before the last seek, and says nothing.
+    outdated: Option<Offset>,
     complained: Option<Instant>,
 }
 
@@ -87,6 +89,7 @@ pub(super) struct Worker {
     pub(super) batches: Arc<Batches>,
     pub(super) progress: Arc<Progress>,
     pub(super) metrics: Metrics,
+    pub(super) topics: TopicIds,
     pub(super) memory_bytes_max: u64,
 }
 
@@ -144,6 +147,8 @@ impl Running {
             let held: u64 = self.slots.iter().map(|slot| slot.batching.held()).sum();
             let mut memory_left = self.worker.memory_bytes_max.saturating_sub(held);
             let read = self.read_all(&mut memory_left);
+            // After reading and before anything read is sent: see `TopicIds`.
+            self.stop_changed_topics();
             let now = Instant::now();
             self.send_due(now, memory_left == 0);
             while self.under_way.try_join_next().is_some() {}
@@ -160,7 +165,7 @@ impl Running {
     fn obey(&mut self) -> Option<Duration> {
         loop {
             match self.worker.commands.try_recv() {
-                Ok(Command::Follow(stream, heads)) => self.follow(&stream, &heads),
+                Ok(Command::Follow(stream, heads, objection)) => self.follow(&stream, &heads, objection),
                 Ok(Command::Arrived(id, outcome)) => self.arrived(id, outcome),
                 Ok(Command::Check(doubt)) => self.check_position(&doubt),
                 Ok(Command::Stop(grace)) => return Some(grace),
@@ -170,13 +175,17 @@ impl Running {
         }
     }
 
-    fn follow(&mut self, stream: &Arc<Stream>, starts: &[Start]) {
+    fn follow(&mut self, stream: &Arc<Stream>, starts: &[Start], objection: Option<String>) {
         let topic = &stream.definition.topic;
         for start in starts {
             self.worker.progress.follow(stream, start.partition, start.next);
             self.worker.metrics.anchored(stream.name(), start.partition, start.next);
         }
-        let queues = match self.worker.source.assign(topic, starts, &self.thread) {
+        let assigned = match objection {
+            Some(why) => Err(Error::corrupted(why)),
+            None => self.worker.source.assign(topic, starts, &self.thread),
+        };
+        let queues = match assigned {
             Ok(queues) => queues,
             Err(error) => {
                 for start in starts {
@@ -197,6 +206,7 @@ impl Running {
                 queue,
                 batching,
                 state: State::Reading,
+                outdated: None,
                 complained: None,
             });
         }
@@ -214,7 +224,9 @@ impl Running {
             }
             Ok(Outcome::Lost { head }) => {
                 slot.batching.restart(head.next, head.anchor);
-                slot.state = State::Seeking(head.next);
+                if slot.state != State::Stopped {
+                    slot.state = State::Seeking(head.next);
+                }
                 self.worker.progress.anchored(name, slot.partition, head.next);
                 self.worker.metrics.anchored(name, slot.partition, head.next);
             }
@@ -235,6 +247,34 @@ impl Running {
         }
     }
 
+    /// Stops every partition of a topic that is another one than before.
+    fn stop_topic(&mut self, topic: &str, error: &Error) {
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            if slot.state != State::Stopped && slot.stream.definition.topic == topic {
+                self.stop_slot(SlotId(at), error);
+            }
+        }
+    }
+
+    fn stop_changed_topics(&mut self) {
+        if !self.worker.topics.any_changed() {
+            return;
+        }
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            if slot.state == State::Stopped || !self.worker.topics.has_changed(&slot.stream.definition.topic) {
+                continue;
+            }
+            let topic = slot.stream.definition.topic.clone();
+            let error = Error::corrupted(format!(
+                "the topic {topic} was deleted and made anew: what it holds now is not what is anchored; restore it, or \
+                 register a stream with another topic"
+            ));
+            self.stop_topic(&topic, &error);
+        }
+    }
+
     /// Compares a partition's position with what the broker has.
     fn check_position(&mut self, doubt: &Doubt) {
         let Some(&id) = self.by_place.get(&(doubt.topic.clone(), doubt.partition.0)) else { return };
@@ -252,7 +292,7 @@ impl Running {
                  it holds now is not what is anchored; restore it, or register a stream with another topic",
                 ends.end
             ));
-            self.stop_slot(id, &error);
+            self.stop_topic(topic, &error);
         } else if next < ends.start && nothing_comes && !slot.stream.definition.gaps_allowed {
             let error = Error::corrupted(format!(
                 "offset {next} is next, but the topic {topic} begins at {}: records were deleted before they were \
@@ -261,9 +301,53 @@ impl Running {
             ));
             self.stop_slot(id, &error);
         } else if next < ends.start && nothing_comes {
+            if slot.batching.is_full() {
+                return;
+            }
+            // Declared at once: nothing may be left behind it that would do so when it comes. And done once: seeking again
+            // while what was asked for is on its way would throw it away, again and again.
             slot.state = State::Seeking(ends.start);
+            self.declare_empty(id, ends.start);
         } else if slot.state == State::InDoubt {
             slot.state = State::Seeking(next);
+        } else if slot.state == State::Reading && next < ends.end && !slot.batching.is_full() {
+            self.look_behind(id, ends.end);
+        }
+    }
+
+    /// Looks whether what was read last are messages that only librdkafka sees: then there is no record before them.
+    fn look_behind(&mut self, id: SlotId, end: Offset) {
+        let slot = &mut self.slots[id.0];
+        let position = match self.worker.source.position(&slot.stream.definition.topic, slot.partition) {
+            Ok(position) => position,
+            Err(error) => {
+                self.complain(id, &error.to_string());
+                return;
+            }
+        };
+        if position.is_some() && position == slot.outdated {
+            return;
+        }
+        slot.outdated = None;
+        if let Some(position) = position.filter(|position| *position > slot.batching.next() && *position <= end) {
+            self.declare_empty(id, position);
+        }
+    }
+
+    /// Takes note that there is no record from the one that is next up to `end`.
+    fn declare_empty(&mut self, id: SlotId, end: Offset) {
+        let slot = &mut self.slots[id.0];
+        let (next, last) = (slot.batching.next(), Offset(end.0.saturating_sub(1)));
+        if !slot.stream.definition.gaps_allowed {
+            let error = hole(&slot.stream, next, last);
+            return self.stop_slot(id, &error);
+        }
+        match slot.batching.declare_empty(last, Instant::now()) {
+            Ok(()) => self.worker.metrics.gap(slot.stream.name(), slot.partition, next, last),
+            Err(error) => {
+                let error = Error::bug(format!("offsets {next} to {last} do not fit their batch")).because(error);
+                self.stop_slot(id, &error);
+            }
         }
     }
 
@@ -311,7 +395,7 @@ impl Running {
         let slot = &mut self.slots[id.0];
         if let State::Seeking(to) = slot.state {
             match self.worker.source.seek(&slot.stream.definition.topic, slot.partition, to) {
-                Ok(()) => slot.state = State::Reading,
+                Ok(outdated) => (slot.state, slot.outdated) = (State::Reading, outdated),
                 Err(error) => return self.complain(id, &error.to_string()),
             }
         }
@@ -432,6 +516,7 @@ impl Running {
     }
 }
 
+/// Why reading a partition ended before its turn did.
 enum Trouble {
     Stop(Error),
     Kafka(KafkaError),
@@ -455,16 +540,20 @@ fn take(
             true
         }
         Step::Hole { first, last } => {
-            return Err(Error::corrupted(format!(
-                "the topic {} has no records at offsets {first} to {last}, and the stream does not allow gaps; if it is \
-                 compacted or written with transactions, register a stream that allows them",
-                stream.definition.topic
-            )));
+            return Err(hole(stream, first, last));
         }
     };
     batching
         .append(gap, now, |batch| append(message, batch))
         .map_err(|error| Error::bug(format!("offset {offset} does not fit its batch")).because(error))
+}
+
+fn hole(stream: &Stream, first: Offset, last: Offset) -> Error {
+    Error::corrupted(format!(
+        "the topic {} has no records at offsets {first} to {last}, and the stream does not allow gaps; if it is \
+         compacted or written with transactions, register a stream that allows them",
+        stream.definition.topic
+    ))
 }
 
 fn code(error: &KafkaError) -> String {
