@@ -26,6 +26,7 @@ pub(crate) fn stream() -> StreamDefinition {
         limits: BatchLimits::default(),
         gaps_allowed: true,
         anchorers: vec![IdentityId(Digest([1; 32]))],
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }
 

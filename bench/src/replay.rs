@@ -59,6 +59,7 @@ pub(crate) fn statements(
         limits: BatchLimits::default(),
         gaps_allowed: false,
         anchorers: vec![ingest.identity()],
+        signatures: cairn_proof::statement::Signatures::default(),
         schemas: vec![schema.clone()],
     };
     let register =

@@ -14,7 +14,7 @@ use cairn_ingest::decode::StreamDecoder;
 use cairn_ingest::encode::Encoder;
 use cairn_proof::Digest;
 use cairn_proof::identity::IdentityId;
-use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, StatementError, StreamDefinition};
+use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, Signatures, StatementError, StreamDefinition};
 use serde::Deserialize;
 
 /// A definition is a few lines; a schema has to fit into one statement with room to spare.
@@ -97,6 +97,8 @@ struct StreamFile {
     #[serde(default)]
     gaps_allowed: bool,
     #[serde(default)]
+    signatures: Signatures,
+    #[serde(default)]
     limits: LimitsEntry,
 }
 
@@ -140,6 +142,7 @@ fn parse(label: &str, text: &str, load: impl Fn(&Path) -> Result<String>) -> Res
         },
         gaps_allowed: file.gaps_allowed,
         anchorers: Vec::new(),
+        signatures: file.signatures,
     };
     check_form(label, &mut definition)?;
     check_fields(label, &definition)?;

@@ -47,6 +47,7 @@ pub(crate) fn definition(format: Format, schemas: &[&str]) -> StreamDefinition {
         limits: BatchLimits { records_max: 1_000, bytes_max: 1 << 20, age_ms_max: 200 },
         gaps_allowed: false,
         anchorers: vec![IdentityId(Digest::ZERO)],
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }
 

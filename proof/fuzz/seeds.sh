@@ -15,7 +15,9 @@ seed() { # target, names of golden forms
   done
 }
 seed record record record-bare
-seed statement register-identity register-stream anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
+seed signed_headers signed-headers
+seed sequences sequences
+seed statement register-identity register-stream register-stream-signed anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
   vote-add vote-parameters attest evidence
 seed header header-0 header
 seed block block blocks

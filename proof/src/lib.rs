@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | [`cbor`] | deterministic writer and strict reader | RFC 8949, section 4.2.1 |
 //! | [`record`] | canonical record bytes, salts, leaves | docs/formats.md |
+//! | [`signed_record`] | records that their publisher signed | docs/formats.md |
 //! | [`tree`] | Merkle roots, inclusion and consistency proofs | RFC 9162, section 2.1 |
 //! | [`statement`] | signed statements: identities, streams, anchors | RFC 9052, section 4.2 |
 //! | [`genesis`], [`parameters`], [`header`], [`block`] | what the chain agrees on | docs/formats.md |
@@ -38,6 +39,7 @@ pub mod note;
 pub mod parameters;
 pub mod receipt;
 pub mod record;
+pub mod signed_record;
 pub mod state_proof;
 pub mod statement;
 pub mod tile;

@@ -23,7 +23,7 @@ pub use consensus::Attest;
 pub use envelope::{SignedStatement, statement_id};
 pub use identity::{RegisterIdentity, RevokeIdentity, RotateKey, SetExpiry};
 pub use rights::{Role, SetRole, TransferStream};
-pub use stream::{BatchLimits, Format, SchemaVersion, StreamDefinition};
+pub use stream::{BatchLimits, Format, SchemaVersion, Signatures, StreamDefinition};
 pub use vote::{Change, Vote};
 
 use crate::cbor::{CborError, Reader, Writer};
@@ -114,7 +114,7 @@ impl Body {
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::RegisterIdentity(_) => identity::REGISTER,
-            Self::RegisterStream(_) => stream::CONTENT_TYPE,
+            Self::RegisterStream(body) => body.content_type(),
             Self::Anchor(_) => anchor::CONTENT_TYPE,
             Self::RotateKey(_) => identity::ROTATE,
             Self::RevokeIdentity(_) => identity::REVOKE,
@@ -158,6 +158,7 @@ impl Body {
         match content_type {
             identity::REGISTER => RegisterIdentity::read(reader).map(with(Self::RegisterIdentity)),
             stream::CONTENT_TYPE => Ok(StreamDefinition::read(reader).map(with(Self::RegisterStream))?),
+            stream::CONTENT_TYPE_2 => Ok(StreamDefinition::read_2(reader).map(with(Self::RegisterStream))?),
             anchor::CONTENT_TYPE => Ok(Anchor::read(reader).map(with(Self::Anchor))?),
             identity::ROTATE => RotateKey::read(reader).map(with(Self::RotateKey)),
             identity::REVOKE => RevokeIdentity::read(reader).map(with(Self::RevokeIdentity)),

@@ -45,6 +45,7 @@ fn files() -> Vec<(String, String)> {
         vectors::forms().into_iter().map(|(name, bytes)| (format!("{name}.hex"), as_hex(&bytes))).collect();
     files.push(("digests.txt".into(), vectors::digests()));
     files.push(("state.txt".into(), vectors::state::text()));
+    files.push(("signed-records.json".into(), vectors::signed_record::vectors()));
     files.push(("checkpoint.txt".into(), vectors::checkpoint().to_text()));
     files.push(("anchor.tlog-proof".into(), vectors::tlog_proof().to_text()));
     for (name, proof) in vectors::state_proofs() {
@@ -57,11 +58,13 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 19] = [
+const DECODED: [(&str, Accepts); 21] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
     ("register-stream", bodies::statement),
+    ("register-stream-signed", bodies::statement),
+    ("sequences", bodies::sequences),
     ("anchor", bodies::statement),
     ("rotate-key", bodies::statement),
     ("revoke-identity", bodies::statement),

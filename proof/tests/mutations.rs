@@ -134,8 +134,14 @@ fn changed_records() {
 }
 
 #[test]
+fn changed_signed_records() {
+    mutate(&["signed-headers"], bodies::signed_headers);
+    mutate(&["sequences"], bodies::sequences);
+}
+
+#[test]
 fn changed_statements() {
-    mutate(&["register-identity", "register-stream", "anchor"], bodies::statement);
+    mutate(&["register-identity", "register-stream", "register-stream-signed", "anchor"], bodies::statement);
 }
 
 #[test]

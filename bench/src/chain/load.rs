@@ -30,6 +30,7 @@ pub(super) fn registration(genesis: &Genesis, owner: &SigningKey, signers: &[Sig
         limits: BatchLimits::default(),
         gaps_allowed: false,
         anchorers: signers.iter().map(SigningKey::identity).collect(),
+        signatures: cairn_proof::statement::Signatures::default(),
         schemas: vec![schema()],
     };
     let statement =

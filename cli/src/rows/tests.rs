@@ -38,6 +38,7 @@ fn stream() -> StreamDefinition {
         limits: BatchLimits::default(),
         gaps_allowed: false,
         anchorers: Vec::new(),
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }
 

@@ -128,3 +128,13 @@ fn schemas_are_found_beside_the_file_and_files_are_bounded() {
     let gone = folder.path().join("gone.toml");
     assert!(format!("{:#}", read(&gone).unwrap_err()).contains("gone.toml"));
 }
+
+#[test]
+fn signatures_are_optional_unless_the_file_says_otherwise() {
+    assert_eq!(parsed(DEFINITION).unwrap().signatures, Signatures::Optional);
+    let with = |value: &str| format!("{DEFINITION}\nsignatures = {value:?}\n");
+    assert_eq!(parsed(&with("required")).unwrap().signatures, Signatures::Required);
+    assert_eq!(parsed(&with("refused")).unwrap().signatures, Signatures::Refused);
+    let text = refusal(&with("maybe"));
+    assert!(text.contains("air.toml") && text.contains("maybe") && text.contains("required"), "{text}");
+}

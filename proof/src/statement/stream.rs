@@ -4,6 +4,8 @@
 //! {1: sequence, 2: name, 3: topic, 4: partitions, 5: format, 6: [[schema id, schema text]…], 7: [key field…],
 //!  8: event-time field|null, 9: [records, bytes, age in ms], 10: gaps allowed, 11: [anchorer id…]}
 //! ```
+//!
+//! Version 2 of the content type adds 12: signatures. A stream whose signatures are optional is written as version 1.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,10 @@ use crate::digest::{Digest, sha256};
 use crate::identity::IdentityId;
 use crate::units::Sequence;
 
+/// A stream whose signatures are optional.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.cairn.register-stream.v1+cbor";
+/// A stream whose signatures are refused or required.
+pub(super) const CONTENT_TYPE_2: &str = "application/vnd.cairn.register-stream.v2+cbor";
 const PARTITIONS_MAX: u32 = 4096;
 const SCHEMAS_MAX: usize = 64;
 const SCHEMAS_BYTES_MAX: usize = 48 * 1024;
@@ -59,6 +64,48 @@ impl Format {
             Self::Avro => "avro",
             Self::AvroConfluent => "avro-confluent",
             Self::Json => "json",
+        }
+    }
+}
+
+/// Whether the publishers of a stream sign its records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signatures {
+    /// A signed record is quarantined.
+    Refused,
+    /// A record without a signature is taken; one that is there must hold.
+    #[default]
+    Optional,
+    /// A record without a signature that holds is quarantined.
+    Required,
+}
+
+impl Signatures {
+    /// The number in encodings; what is optional is not written.
+    const fn code(self) -> Option<u64> {
+        match self {
+            Self::Refused => Some(1),
+            Self::Optional => None,
+            Self::Required => Some(2),
+        }
+    }
+
+    const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Refused),
+            2 => Some(Self::Required),
+            _ => None,
+        }
+    }
+
+    /// The name in definitions and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Optional => "optional",
+            Self::Required => "required",
         }
     }
 }
@@ -121,6 +168,8 @@ pub struct StreamDefinition {
     pub gaps_allowed: bool,
     /// Identities that may anchor batches of this stream.
     pub anchorers: Vec<IdentityId>,
+    /// Whether records are signed by their publishers.
+    pub signatures: Signatures,
 }
 
 impl StreamDefinition {
@@ -136,8 +185,16 @@ impl StreamDefinition {
         self.name.split_once('.').unwrap_or(("", &self.name))
     }
 
+    /// Version 1 where it says all that there is to say, so that a definition has one encoding.
+    pub(super) const fn content_type(&self) -> &'static str {
+        match self.signatures.code() {
+            None => CONTENT_TYPE,
+            Some(_) => CONTENT_TYPE_2,
+        }
+    }
+
     pub(super) fn write(&self, sequence: Sequence, writer: &mut Writer<'_>) {
-        writer.map(11);
+        writer.map(11 + usize::from(self.signatures.code().is_some()));
         writer.unsigned(1);
         writer.unsigned(sequence.0);
         writer.unsigned(2);
@@ -177,10 +234,29 @@ impl StreamDefinition {
         for anchorer in &self.anchorers {
             writer.bytes(anchorer.0.as_ref());
         }
+        if let Some(code) = self.signatures.code() {
+            writer.unsigned(12);
+            writer.unsigned(code);
+        }
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<(Sequence, Self), StatementError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<(Sequence, Self), CborError> {
         reader.map_of(11)?;
+        Self::read_fields(reader)
+    }
+
+    /// Reads version 2.
+    pub(super) fn read_2(reader: &mut Reader<'_>) -> Result<(Sequence, Self), CborError> {
+        reader.map_of(12)?;
+        let (sequence, definition) = Self::read_fields(reader)?;
+        reader.key(12)?;
+        let code = reader.unsigned()?;
+        let signatures = Signatures::from_code(code)
+            .ok_or_else(|| reader.error("signatures, 1 refused or 2 required", code.to_string()))?;
+        Ok((sequence, Self { signatures, ..definition }))
+    }
+
+    fn read_fields(reader: &mut Reader<'_>) -> Result<(Sequence, Self), CborError> {
         reader.key(1)?;
         let sequence = Sequence(reader.unsigned()?);
         reader.key(2)?;
@@ -212,8 +288,19 @@ impl StreamDefinition {
         let count = reader.array(ANCHORERS_MAX)?;
         let anchorers =
             (0..count).map(|_| Ok(IdentityId(Digest(reader.fixed()?)))).collect::<Result<_, CborError>>()?;
-        let definition =
-            Self { name, topic, partitions, format, schemas, key_fields, event_time, limits, gaps_allowed, anchorers };
+        let definition = Self {
+            name,
+            topic,
+            partitions,
+            format,
+            schemas,
+            key_fields,
+            event_time,
+            limits,
+            gaps_allowed,
+            anchorers,
+            signatures: Signatures::default(),
+        };
         Ok((sequence, definition))
     }
 

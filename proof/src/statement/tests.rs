@@ -45,6 +45,7 @@ fn stream() -> StreamDefinition {
         limits: BatchLimits::default(),
         gaps_allowed: true,
         anchorers: vec![key(1).identity()],
+        signatures: crate::statement::Signatures::default(),
     }
 }
 
@@ -273,5 +274,29 @@ proptest! {
     #[test]
     fn any_bytes_are_refused_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(SignedStatement::decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_stream_has_one_encoding_whatever_it_says_about_signatures() {
+    let chain = ChainTag(Digest([7; 32]));
+    for (signatures, version) in
+        [(Signatures::Refused, ".v2"), (Signatures::Optional, ".v1"), (Signatures::Required, ".v2")]
+    {
+        let body = Body::RegisterStream(StreamDefinition { signatures, ..stream() });
+        assert!(body.content_type().contains(version), "{signatures:?}");
+        let statement = Statement { signer: key(1).identity(), sequence: Sequence(1), body };
+        let envelope = statement.sign(&key(1), &chain).unwrap();
+        assert_eq!(SignedStatement::decode(&envelope).unwrap().statement(), &statement);
+        if version == ".v2" {
+            // The code stands before the signature and its head of two bytes.
+            let at = envelope.len() - 64 - 3;
+            for code in [0, 3, 4] {
+                let mut other = envelope.clone();
+                other[at] = code;
+                let refused = SignedStatement::decode(&other).unwrap_err().to_string();
+                assert!(refused.contains("signatures, 1 refused or 2 required"), "{refused}");
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ use cairn_proof::note::Note;
 use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::Receipt;
 use cairn_proof::record::OwnedRecord;
+use cairn_proof::signed_record::{RunRoots, Sequences, SignedHeaders};
 use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::{ChainTag, SignedStatement, statement_id};
 use cairn_proof::tile::Tile;
@@ -31,6 +32,29 @@ const SIGNATURE_BYTES: usize = 64;
 pub(crate) fn record(bytes: &[u8]) -> bool {
     let Ok(record) = OwnedRecord::decode(bytes) else { return false };
     assert_eq!(record.encode(), bytes, "a record has one encoding");
+    true
+}
+
+/// The headers of a signed record, their values one after the other: key, sequence, signature, place in a run.
+pub(crate) fn signed_headers(bytes: &[u8]) -> bool {
+    let cut = |at: usize, length: usize| bytes.get(at..at + length);
+    let run = bytes.get(104..).filter(|run| !run.is_empty());
+    let parts = [("cn-key", cut(0, 32)), ("cn-seq", cut(32, 8)), ("cn-sig", cut(40, 64)), ("cn-run", run)];
+    let present = parts.into_iter().filter(|(_, value)| value.is_some());
+    let Ok(Some(signed)) = SignedHeaders::read(present) else { return false };
+    let again: Vec<u8> = signed.to_headers().into_iter().flat_map(|(_, value)| value).collect();
+    assert_eq!(again, bytes, "headers have one encoding");
+    let leaf = sha256(&[bytes]);
+    let mut roots = RunRoots::new();
+    let root = roots.root(&leaf, &signed);
+    assert_eq!(roots.root(&leaf, &signed), root, "the same path leads to the same root");
+    true
+}
+
+/// The last sequence numbers of a partition.
+pub(crate) fn sequences(bytes: &[u8]) -> bool {
+    let Ok(sequences) = Sequences::decode(bytes) else { return false };
+    assert_eq!(sequences.encode(), bytes, "a table has one encoding");
     true
 }
 

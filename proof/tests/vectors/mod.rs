@@ -10,6 +10,7 @@
 //! It is a chain that the rules allow, so that a follower in another language can replay it. Five records at offsets
 //! 100 to 104 of partition 1; what Kafka no longer holds, 0 to 99, is a declared gap.
 
+pub(crate) mod signed_record;
 pub(crate) mod state;
 
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
@@ -26,7 +27,8 @@ use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::state_proof::{StateProof, Subject};
 use cairn_proof::statement::{
     Anchor, Attest, BatchLimits, Body, Change, Format, Gap, RegisterIdentity, RevokeIdentity, Role, RotateKey,
-    SchemaVersion, SegmentRef, SetExpiry, SetRole, Statement, StreamDefinition, TransferStream, Vote, statement_id,
+    SchemaVersion, SegmentRef, SetExpiry, SetRole, Signatures, Statement, StreamDefinition, TransferStream, Vote,
+    statement_id,
 };
 use cairn_proof::tlog_proof::{Extra, TlogProof};
 use cairn_proof::tree;
@@ -120,6 +122,7 @@ pub(crate) fn stream() -> StreamDefinition {
         limits: BatchLimits::default(),
         gaps_allowed: true,
         anchorers: vec![key(INGEST).identity()],
+        signatures: Signatures::default(),
     }
 }
 
@@ -156,7 +159,9 @@ pub(crate) fn other_statements() -> Vec<(&'static str, u8, Vec<u8>)> {
     let role = SetRole { stream: stream().name, identity: device, role: Role::Publisher, granted: true };
     let transfer = TransferStream { stream: stream().name, owner: key(INGEST).identity() };
     let attest = Attest { header: header().encode(), certificate: certificate() };
+    let stream_signed = StreamDefinition { signatures: Signatures::Required, ..stream() };
     vec![
+        ("register-stream-signed", OWNER, signed(OWNER, 3, Body::RegisterStream(stream_signed))),
         ("rotate-key", DEVICE, signed(DEVICE, 1, Body::RotateKey(rotate))),
         ("revoke-identity", OWNER, signed(OWNER, 3, Body::RevokeIdentity(revoke))),
         ("set-expiry", OWNER, signed(OWNER, 3, Body::SetExpiry(expiry))),
@@ -341,6 +346,7 @@ pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("proposal", proposal()),
     ]
     .into_iter()
+    .chain(signed_record::forms())
     .chain(other_statements().into_iter().map(|(name, _, envelope)| (name, envelope)))
     .collect()
 }

@@ -65,6 +65,7 @@ pub(crate) fn stream(name: &str, schemas: &[&str], partitions: u32) -> StreamDef
         limits: BatchLimits::default(),
         gaps_allowed: true,
         anchorers: vec![owner()],
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }
 

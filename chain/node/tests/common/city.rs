@@ -110,5 +110,6 @@ pub fn definition(name: &str) -> StreamDefinition {
         limits: BatchLimits { records_max: 1000, ..BatchLimits::default() },
         gaps_allowed: false,
         anchorers: vec![key(INGEST).identity(), key(OTHER_INGEST).identity()],
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }

@@ -55,6 +55,7 @@ fn definition() -> StreamDefinition {
         limits: BatchLimits { records_max: 1000, ..BatchLimits::default() },
         gaps_allowed: false,
         anchorers: vec![key(INGEST).identity()],
+        signatures: cairn_proof::statement::Signatures::default(),
     }
 }
 
