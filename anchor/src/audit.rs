@@ -9,7 +9,11 @@
 //! | `rows` | number of rows, offsets, gaps, partition | the anchor |
 //! | `root` | rows → leaves → records root (needs the batch secret) | the anchor |
 //! | `facts` | least and greatest timestamp, quarantined records, schema | the anchor, the stream |
-//! | `columns` | `_raw` decoded again, by a decoder that the caller brings | the stored columns |
+//! | `columns` | `_raw` decoded again, signatures checked again, by a decoder that the caller brings | the stored columns |
+//!
+//! Not recomputed: whether the holder of a key had the right to publish when the record was checked, and whether a
+//! sequence number had been used before. Records that are stored as quarantined for such a reason are taken as that; those
+//! that are stored as good must have a signature that holds. The anchorer answers for the rest with its own signature.
 //!
 //! A single changed bit of a segment or a hash tree fails `object`. A batch whose secret was destroyed on purpose is noted
 //! as such, and is no problem; nor is an object in the store that no anchor names.
@@ -24,9 +28,9 @@ use crate::secrets::{SecretError, SecretStore};
 use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError, is_unfinished};
 use crate::verified::OpenError;
-use arrow::array::{Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use cairn_chain_client::{AnchorEntry, Follower};
-use cairn_proof::statement::{Anchor, StreamDefinition};
+use cairn_proof::statement::{Anchor, ChainTag, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -43,11 +47,20 @@ const PARALLEL: usize = 2;
 
 /// Decodes raw values again, as ingest did: the same values under the same definition give the same columns.
 pub trait ValueDecoder: Send + Sync {
-    /// The columns of a batch, nulls and a reason for each record that does not decode.
+    /// The columns of a batch, nulls and a reason for each record that does not decode or is not authentic.
+    ///
+    /// `stored` are the reasons in the segment. Those that hang on the chain's state at the time, or on the records
+    /// before, can be taken from there; all others follow from the records and the chain's tag.
     ///
     /// # Errors
     /// If the stream's definition cannot be decoded by at all.
-    fn decode(&self, stream: &StreamDefinition, raw: &RawBatch) -> Result<DecodedColumns, String>;
+    fn decode(
+        &self,
+        stream: &StreamDefinition,
+        raw: &RawBatch,
+        chain: &ChainTag,
+        stored: &StringArray,
+    ) -> Result<DecodedColumns, String>;
 }
 
 /// What was compared when a problem showed.
@@ -277,7 +290,8 @@ async fn check(
     for detail in check_facts(anchor, &raw, &rows) {
         wrong(Check::Facts, detail);
     }
-    match columns(entry, &definition, decoder, raw.clone(), rows).await {
+    let chain = *sources.follower.ledger().state().chain();
+    match columns(entry, &definition, decoder, raw.clone(), rows, chain).await {
         Ok(()) => {}
         Err((check, detail)) => wrong(check, detail),
     }
@@ -340,6 +354,7 @@ async fn columns(
     decoder: Arc<dyn ValueDecoder>,
     raw: RawBatch,
     rows: RecordBatch,
+    chain: ChainTag,
 ) -> Result<(), (Check, String)> {
     let Some(definition) = definition_at(definition, entry.anchor.schema_fingerprint) else {
         let found = entry.anchor.schema_fingerprint;
@@ -349,7 +364,7 @@ async fn columns(
         ));
     };
     let path = entry.anchor.segment.path.clone();
-    let task = tokio::task::spawn_blocking(move || compare_columns(&definition, decoder.as_ref(), &raw, &rows));
+    let task = tokio::task::spawn_blocking(move || compare_columns(&definition, decoder.as_ref(), &raw, &rows, &chain));
     let result = task.await.unwrap_or_else(|ended| Err(format!("decoding the records of {path} ended with {ended}")));
     result.map_err(|detail| (Check::Columns, detail))
 }
@@ -370,9 +385,12 @@ fn compare_columns(
     decoder: &dyn ValueDecoder,
     raw: &RawBatch,
     rows: &RecordBatch,
+    chain: &ChainTag,
 ) -> Result<(), String> {
     let table = schema::table_schema(definition).map_err(|error| error.to_string())?;
-    let decoded = decoder.decode(definition, raw)?;
+    let stored = rows.column_by_name(schema::ERROR).and_then(|errors| errors.as_string_opt::<i32>());
+    let stored = stored.ok_or_else(|| format!("column {} is missing, or holds no text", schema::ERROR))?;
+    let decoded = decoder.decode(definition, raw, chain, stored)?;
     let columns = schema::conform(&decoded.batch, &table).map_err(|error| error.to_string())?;
     let expected = columns.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(columns.columns());
     for (name, expected) in expected {

@@ -18,7 +18,13 @@ const ONE: Partition = Partition(1);
 struct TestDecoder;
 
 impl ValueDecoder for TestDecoder {
-    fn decode(&self, _: &StreamDefinition, raw: &RawBatch) -> Result<DecodedColumns, String> {
+    fn decode(
+        &self,
+        _: &StreamDefinition,
+        raw: &RawBatch,
+        _: &ChainTag,
+        _: &StringArray,
+    ) -> Result<DecodedColumns, String> {
         Ok(decode(raw))
     }
 }

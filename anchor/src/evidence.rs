@@ -9,9 +9,13 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use cairn_chain_client::AnchorEntry;
 use cairn_proof::record::BatchSecret;
+use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::Anchor;
 use cairn_proof::{Digest, tree};
 use std::sync::Arc;
+
+/// Of a segment's end so much is read first: most footers are smaller.
+const FOOTER_BYTES_GUESS: u64 = 64 << 10;
 
 /// Why an anchor's evidence is not to be had, or says something else than the anchor.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,22 @@ pub(crate) async fn verified_segment(entry: &AnchorEntry, store: &VerifiedStore)
     let object = Arc::new(AnchoredObject::from_anchor(&entry.anchor, entry.block_timestamp_ms)?);
     let whole = 0..object.size;
     Ok(store.read(&object, std::slice::from_ref(&whole)).await?.swap_remove(0))
+}
+
+/// The partition's last sequence numbers after an anchor's batch, from the end of its segment, verified.
+pub(crate) async fn sequences(entry: &AnchorEntry, store: &VerifiedStore) -> Result<Sequences, EvidenceError> {
+    let object = Arc::new(AnchoredObject::from_anchor(&entry.anchor, entry.block_timestamp_ms)?);
+    let wrong = |source| EvidenceError::Segment { path: entry.anchor.segment.path.clone(), source };
+    let mut wanted = FOOTER_BYTES_GUESS;
+    loop {
+        let range = object.size.saturating_sub(wanted)..object.size;
+        let end = store.read(&object, std::slice::from_ref(&range)).await?.swap_remove(0);
+        let footer = segment::footer_bytes(&end).map_err(wrong)? as u64;
+        if footer <= range.end - range.start || range.start == 0 {
+            return segment::sequences(&end).map_err(wrong);
+        }
+        wanted = footer;
+    }
 }
 
 /// The rows of a verified segment, and its records.

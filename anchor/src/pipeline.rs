@@ -24,6 +24,7 @@ use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError};
 use cairn_chain_client::{AnchorEntry, ClientError, Follower, SubmitError, Submitter};
 use cairn_chain_state::{Head, Refusal, RefusalCode};
+use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::{Anchor, Body, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
 use std::sync::Arc;
@@ -96,6 +97,16 @@ pub enum AnchorError {
     /// Its secret cannot be kept.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The last sequence numbers of the publishers cannot be had.
+    #[error("stream {stream}, partition {partition}: the last sequence numbers of its publishers: {source}")]
+    Sequences {
+        /// The stream.
+        stream: String,
+        /// The partition.
+        partition: Partition,
+        /// Why.
+        source: Box<EvidenceError>,
+    },
     /// The operating system gives no random bytes.
     #[error("the operating system gives no random bytes: {0}")]
     Random(#[from] std::io::Error),
@@ -142,7 +153,10 @@ impl AnchorError {
             Self::Store(_) | Self::Random(_) | Self::Undecided { .. } | Self::Secret(SecretError::Io { .. }) => {
                 Kind::Retry
             }
-            Self::Seal(_) | Self::Refused { .. } | Self::Secret(_) | Self::Ended { .. } => Kind::Stop,
+            Self::Sequences { source, .. } if matches!(**source, EvidenceError::Verify(_)) => Kind::Retry,
+            Self::Seal(_) | Self::Refused { .. } | Self::Secret(_) | Self::Ended { .. } | Self::Sequences { .. } => {
+                Kind::Stop
+            }
         }
     }
 
@@ -150,7 +164,7 @@ impl AnchorError {
     const fn step(&self) -> &'static str {
         match self {
             Self::Seal(_) | Self::Random(_) | Self::Ended { .. } => "seal",
-            Self::Store(_) | Self::Secret(_) => "store",
+            Self::Store(_) | Self::Secret(_) | Self::Sequences { .. } => "store",
             Self::Refused { .. } | Self::Undecided { .. } => "submit",
         }
     }
@@ -206,6 +220,35 @@ impl Anchorer {
         let segment = evidence::verified_segment(entry, &store).await?;
         let (_, raw) = evidence::records(&entry.anchor, segment, Columns::Own).await?;
         Ok(raw)
+    }
+
+    /// The last sequence numbers of a partition's publishers after the batch that `previous` anchored: from its segment,
+    /// verified; none after no anchor.
+    ///
+    /// # Errors
+    /// [`AnchorError::Sequences`]: of kind [`Kind::Retry`] while the segment cannot be had.
+    pub async fn sequences(
+        &self,
+        stream: &str,
+        partition: Partition,
+        previous: Digest,
+    ) -> Result<Sequences, AnchorError> {
+        if previous == Digest::ZERO {
+            return Ok(Sequences::new());
+        }
+        let wrong = |source| AnchorError::Sequences { stream: stream.to_owned(), partition, source: Box::new(source) };
+        let entry = {
+            let ledger = self.follower.ledger();
+            let anchors = ledger.partition(stream, partition);
+            anchors.iter().rev().find(|entry| entry.id == previous).cloned()
+        };
+        let entry = entry.ok_or_else(|| {
+            let reason = "the followed chain does not have the anchor before it".to_owned();
+            wrong(EvidenceError::Ended { path: previous.to_string(), reason })
+        })?;
+        let store = self.segments.verified(Arc::new(Roots::new()));
+        let store = store.map_err(|error| AnchorError::Ended { reason: error.to_string() })?;
+        evidence::sequences(&entry, &store).await.map_err(wrong)
     }
 
     /// Prepares and submits a batch, and keeps at it through failures that pass, until the chain has decided.

@@ -362,6 +362,31 @@ impl RawBatch {
         self.timestamps.values()
     }
 
+    /// The key of the record at `row`.
+    ///
+    /// # Panics
+    /// Past the end.
+    pub fn key(&self, row: usize) -> Option<&[u8]> {
+        optional(&self.keys, row)
+    }
+
+    /// The value of the record at `row`, as it came.
+    ///
+    /// # Panics
+    /// Past the end.
+    pub fn value(&self, row: usize) -> Option<&[u8]> {
+        optional(&self.values, row)
+    }
+
+    /// The headers of the record at `row`, in their order.
+    ///
+    /// # Panics
+    /// Past the end.
+    pub fn headers(&self, row: usize) -> impl Iterator<Item = Header<'_>> {
+        let (names, values) = self.header_parts();
+        self.header_range(row).map(|at| (names.value(at), optional(values, at)))
+    }
+
     /// The least and the greatest timestamp; 0 and 0 without records, as anchors have it.
     pub fn timestamp_range_ms(&self) -> (i64, i64) {
         let values = self.timestamps.values();

@@ -7,11 +7,14 @@ use crate::outboard::{Mismatch, Outboard};
 use crate::raw::RawBatch;
 use crate::roots::{PathError, segment_path};
 use crate::schema::{self, SchemaError};
-use crate::segment::{self, SegmentError};
+use crate::segment::{self, SEQUENCES_KEY, SegmentError};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::ArrowError;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use cairn_proof::record::BatchSecret;
+use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::{Anchor, SegmentRef, StreamDefinition};
 use cairn_proof::{Digest, tree};
 use rand::TryRng as _;
@@ -27,6 +30,18 @@ pub struct DecodedColumns {
 }
 
 impl DecodedColumns {
+    /// The same, with the partition's last sequence numbers after the batch: they come into the segment's footer.
+    #[must_use]
+    pub fn with_sequences(self, sequences: &Sequences) -> Self {
+        if sequences.is_empty() {
+            return self;
+        }
+        let text = BASE64_STANDARD.encode(sequences.encode());
+        let Self { mut batch, errors } = self;
+        batch.schema_metadata_mut().insert(SEQUENCES_KEY.to_owned(), text);
+        Self { batch, errors }
+    }
+
     /// How many records are quarantined.
     pub fn quarantined(&self) -> u64 {
         (self.errors.len() - self.errors.null_count()) as u64
@@ -160,7 +175,11 @@ fn segment_rows(stream: &StreamDefinition, raw: &RawBatch, decoded: &DecodedColu
     let mut columns = table_rows.columns().to_vec();
     columns.extend(raw.columns());
     columns.push(Arc::new(decoded.errors.clone()) as ArrayRef);
-    RecordBatch::try_new(schema::with_own_columns(&table), columns).map_err(columns_error)
+    let mut rows = RecordBatch::try_new(schema::with_own_columns(&table), columns).map_err(columns_error)?;
+    if let Some(sequences) = decoded.batch.schema_ref().metadata().get(SEQUENCES_KEY) {
+        rows.schema_metadata_mut().insert(SEQUENCES_KEY.to_owned(), sequences.clone());
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]

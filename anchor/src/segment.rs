@@ -11,16 +11,21 @@
 use crate::schema;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use cairn_proof::signed_record::Sequences;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type as PhysicalType, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{FooterTail, KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnDescriptor, ColumnPath};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Most rows in a row group.
 pub const ROW_GROUP_ROWS_MAX: usize = 65_536;
@@ -30,8 +35,13 @@ pub const UNCOMPRESSED_BYTES_MAX: u64 = 4 << 30;
 const CREATED_BY: &str = "cairn";
 /// How many values of a column decide whether it gets a dictionary.
 const SAMPLE_ROWS: usize = 4096;
+/// Behind the footer: its length and the magic.
+const FOOTER_TAIL_BYTES: usize = 8;
 /// zstd level: higher ones save under 2 % and cost a third of the speed.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Key in the footer's metadata under which the partition's last sequence numbers stand, base64 of their encoding.
+pub const SEQUENCES_KEY: &str = "cairn.sequences";
 
 /// Why a segment was not written or not read.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +66,12 @@ pub enum SegmentError {
         /// What its footer says.
         found: u64,
     },
+    /// What its footer says about sequence numbers is not their encoding.
+    #[error("the segment's footer holds no sequence numbers under {SEQUENCES_KEY}: {reason}")]
+    Sequences {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The Parquet reader gave up on it.
     #[error("the segment cannot be decoded: the reader stopped with {reason}")]
     Undecodable {
@@ -75,12 +91,17 @@ pub enum Columns {
 
 /// Writes the rows of one batch. The same rows give the same bytes.
 ///
+/// What the rows' schema has under [`SEQUENCES_KEY`] comes into the footer.
+///
 /// # Errors
 /// [`SegmentError::Parquet`], if a column's type cannot be stored; [`crate::schema`] lets none such through.
 pub fn write(rows: &RecordBatch) -> Result<Bytes, SegmentError> {
     let properties = writer_properties(rows)?;
-    let mut writer = ArrowWriter::try_new(Vec::with_capacity(1 << 20), rows.schema(), Some(properties))?;
-    writer.write(rows)?;
+    // Without metadata of its own: what stands in the footer would stand there a second time, within the schema.
+    let schema = Arc::new(Schema::new(rows.schema_ref().fields().clone()));
+    let rows = RecordBatch::try_new(schema.clone(), rows.columns().to_vec())?;
+    let mut writer = ArrowWriter::try_new(Vec::with_capacity(1 << 20), schema, Some(properties))?;
+    writer.write(&rows)?;
     Ok(Bytes::from(writer.into_inner()?))
 }
 
@@ -90,6 +111,10 @@ fn writer_properties(rows: &RecordBatch) -> Result<WriterProperties, SegmentErro
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_bloom_filter_enabled(false);
+    if let Some(sequences) = rows.schema_ref().metadata().get(SEQUENCES_KEY) {
+        let entry = KeyValue::new(SEQUENCES_KEY.to_owned(), sequences.clone());
+        builder = builder.set_key_value_metadata(Some(vec![entry]));
+    }
     let parquet = ArrowSchemaConverter::new().convert(rows.schema_ref())?;
     let mut leaves = Vec::new();
     rows.columns().iter().for_each(|column| flatten(column, &mut leaves));
@@ -157,6 +182,37 @@ fn repeats_itself(array: &ArrayRef, path: &ColumnPath) -> bool {
 
 fn distinct<'v>(values: impl Iterator<Item = &'v [u8]>) -> usize {
     values.collect::<HashSet<_>>().len()
+}
+
+/// The partition's last sequence numbers after the batch, from the footer of a segment; none where it says nothing.
+///
+/// `end` is the end of the file, verified: the footer and the 8 bytes behind it, whatever stands before.
+///
+/// # Errors
+/// [`SegmentError`], if it is no footer, or holds something else under that name.
+pub fn sequences(end: &Bytes) -> Result<Sequences, SegmentError> {
+    let length = footer_bytes(end)?;
+    let footer = end.len().checked_sub(length).map(|start| start..end.len() - FOOTER_TAIL_BYTES);
+    let footer = footer.and_then(|range| end.get(range)).ok_or_else(|| {
+        ParquetError::General(format!("the footer has {length} bytes, {} of the file's end are there", end.len()))
+    })?;
+    let metadata = ParquetMetaDataReader::decode_metadata(footer)?;
+    let entries = metadata.file_metadata().key_value_metadata();
+    let text = entries.and_then(|entries| entries.iter().find(|entry| entry.key == SEQUENCES_KEY)?.value.as_deref());
+    let Some(text) = text else { return Ok(Sequences::new()) };
+    let wrong = |reason: String| SegmentError::Sequences { reason };
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+    Sequences::decode(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// How many bytes a segment's footer has, with the 8 behind it, by the last 8 of the file.
+///
+/// # Errors
+/// [`SegmentError::Parquet`], if they are not the end of a Parquet file.
+pub fn footer_bytes(end: &Bytes) -> Result<usize, SegmentError> {
+    let none = || ParquetError::General("the file does not end as a Parquet file does".to_owned());
+    let tail: &[u8; FOOTER_TAIL_BYTES] = end.last_chunk().ok_or_else(none)?;
+    Ok(FooterTail::try_new(tail)?.metadata_length() + FOOTER_TAIL_BYTES)
 }
 
 /// Reads the rows of a segment whose bytes were verified, and which its anchor says to hold `rows` records.

@@ -7,10 +7,13 @@ use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::Follower;
 use cairn_ingest::encode::Message;
 use cairn_ingest::publisher::Publisher;
-use cairn_proof::statement::StreamDefinition;
+use cairn_ingest::signer::Signer;
+use cairn_proof::identity::SigningKey;
+use cairn_proof::statement::{Signatures, StreamDefinition};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::chain::Chain;
+use crate::home::{Home, read_secret};
 use crate::rows::{Input, InputFormat, Mapping, ReadOptions, RowReader};
 
 /// How often the progress bar moves.
@@ -46,6 +49,13 @@ pub(crate) struct PublishArgs {
     /// What the files hold; told by their first character, if left out.
     #[arg(long, value_enum)]
     input: Option<InputKind>,
+    /// Sign the records with the Ed25519 key in this file (64 hexadecimal digits, mode 0600), as an identity that may
+    /// publish to the stream.
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+    /// How many records one signature covers, 1 to 65536.
+    #[arg(long, value_name = "RECORDS", default_value_t = 1_000, requires = "sign_key")]
+    sign_run: u32,
     /// Between the columns of CSV.
     #[arg(long, default_value_t = ',')]
     delimiter: char,
@@ -91,6 +101,13 @@ pub(crate) async fn publish(args: &PublishArgs) -> Result<()> {
         (config, definition_of(&follower, &args.stream)?)
     };
     let publisher = Publisher::new(&config.kafka(), &definition)?;
+    let publisher = match signer(args)? {
+        Some(signer) => publisher.signed(&definition, signer)?,
+        None if definition.signatures == Signatures::Required => {
+            bail!("stream {} takes signed records alone: give --sign-key FILE", definition.name)
+        }
+        None => publisher,
+    };
     let started = Instant::now();
     let mut outcome = Outcome::default();
     let mut failure = None;
@@ -116,6 +133,14 @@ pub(crate) async fn publish(args: &PublishArgs) -> Result<()> {
         crate::say!("  {line}")?;
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Who signs, if anybody.
+fn signer(args: &PublishArgs) -> Result<Option<Signer>> {
+    let Some(file) = &args.sign_key else { return Ok(None) };
+    let key = SigningKey::from_seed(&read_secret(file)?);
+    let chain = Home::open(&args.dir)?.genesis()?.tag();
+    Ok(Some(Signer::new(key, chain).in_runs(args.sign_run)?))
 }
 
 #[derive(Default)]

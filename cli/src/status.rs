@@ -58,6 +58,8 @@ pub(crate) struct PartitionStatus {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Status {
     chain_id: String,
+    /// What signatures for this chain are bound to.
+    chain_tag: String,
     /// The height that was followed to and verified.
     height: u64,
     state_root: String,
@@ -118,6 +120,7 @@ pub(crate) async fn gather(config: &Config, follower: &Follower) -> Result<Statu
     }
     Ok(Status {
         chain_id: ledger.genesis().chain_id.clone(),
+        chain_tag: ledger.genesis().tag().0.to_string(),
         height: ledger.height().0,
         state_root: ledger.state().root().to_string(),
         validators,
@@ -160,6 +163,7 @@ fn print(status: &Status, format: Format) -> Result<()> {
     }
     if format == Format::Table {
         crate::say!("chain {} at height {}, state root {}", status.chain_id, status.height, status.state_root)?;
+        crate::say!("chain tag {}", status.chain_tag)?;
         let mut validators = Table::new(&["validator", "api", "height"]);
         for validator in &status.validators {
             let height = validator.height.map_or("does not answer".into(), Into::into);

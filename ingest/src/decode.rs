@@ -40,11 +40,13 @@ use arrow::record_batch::RecordBatch;
 use cairn_anchor::audit::ValueDecoder;
 use cairn_anchor::raw::RawBatch;
 use cairn_anchor::seal::DecodedColumns;
-use cairn_proof::statement::{Format, StreamDefinition};
+use cairn_proof::signed_record::HEADER_PREFIX;
+use cairn_proof::statement::{ChainTag, Format, StreamDefinition};
 
 use crate::columns::Columns;
 use crate::error::{Error, Result};
 use crate::schema::{self, Record};
+use crate::signatures;
 
 pub(crate) use avro::{Plan, parse_uuid};
 
@@ -72,6 +74,26 @@ pub enum ReasonCode {
     Field,
     /// A header could not be kept as it was.
     Headers,
+    /// The stream takes signed records alone, and this one is not.
+    Unsigned,
+    /// The stream takes unsigned records alone, and this one is signed.
+    SignatureRefused,
+    /// The headers of a signature are not what they must be.
+    SignatureMalformed,
+    /// The signature is not by that key over this record.
+    BadSignature,
+    /// The key is nobody's.
+    UnknownKey,
+    /// The identity has another key by now.
+    RotatedKey,
+    /// The identity was revoked.
+    RevokedKey,
+    /// The identity has expired.
+    ExpiredKey,
+    /// The identity may not publish to the stream.
+    NotPublisher,
+    /// The sequence number was used before, or may have been.
+    Replayed,
 }
 
 impl ReasonCode {
@@ -84,6 +106,16 @@ impl ReasonCode {
             Self::Malformed => "malformed",
             Self::Field => "field",
             Self::Headers => "headers",
+            Self::Unsigned => "unsigned",
+            Self::SignatureRefused => "signature_refused",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::BadSignature => "bad_signature",
+            Self::UnknownKey => "unknown_key",
+            Self::RotatedKey => "rotated_key",
+            Self::RevokedKey => "revoked_key",
+            Self::ExpiredKey => "expired_key",
+            Self::NotPublisher => "not_publisher",
+            Self::Replayed => "replayed",
         }
     }
 }
@@ -180,8 +212,24 @@ impl From<Decoded> for DecodedColumns {
 pub struct AuditDecoder;
 
 impl ValueDecoder for AuditDecoder {
-    fn decode(&self, stream: &StreamDefinition, raw: &RawBatch) -> Result<DecodedColumns, String> {
-        let decoded = StreamDecoder::new(stream).and_then(|decoder| decoder.decode_batch(raw));
+    fn decode(
+        &self,
+        stream: &StreamDefinition,
+        raw: &RawBatch,
+        chain: &ChainTag,
+        stored: &StringArray,
+    ) -> Result<DecodedColumns, String> {
+        let mut verdicts = signatures::check_offline(stream, raw, chain);
+        for (row, reason) in stored.iter().enumerate().take(raw.len()) {
+            if let Some(reason) = reason.filter(|reason| signatures::is_stateful(reason)) {
+                verdicts.resize(raw.len(), None);
+                // Only of a signed record: there is no other that such a reason can be about.
+                if raw.headers(row).any(|(name, _)| name.starts_with(HEADER_PREFIX)) {
+                    verdicts[row].get_or_insert_with(|| Reason::new(reason));
+                }
+            }
+        }
+        let decoded = StreamDecoder::new(stream).and_then(|decoder| decoder.decode_authentic(raw, &verdicts));
         decoded.map(Into::into).map_err(|error| error.to_string())
     }
 }
@@ -256,11 +304,22 @@ impl StreamDecoder {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_batch(&self, raw: &RawBatch) -> Result<Decoded> {
+        self.decode_authentic(raw, &[])
+    }
+
+    /// As [`decode_batch`](Self::decode_batch), for records of which some are not authentic: `verdicts` has a reason for
+    /// each of those, and is empty, or one entry a record.
+    pub(crate) fn decode_authentic(&self, raw: &RawBatch, verdicts: &[Option<Reason>]) -> Result<Decoded> {
+        let authentic = |row: usize| match verdicts.get(row) {
+            Some(Some(reason)) => Err(reason.clone()),
+            _ => Ok(()),
+        };
         let [.., headers, _] = raw.columns();
         let headers = headers.as_list::<i32>();
         let names = headers.values().as_struct().column(0).as_string::<i32>();
         if !names.iter().flatten().any(|name| name == UNREADABLE_HEADER) {
-            return self.decode(raw.values());
+            let rows = raw.values().iter().enumerate();
+            return self.decode_rows(rows.map(|(row, value)| authentic(row).map(|()| value)));
         }
         let readable = |row: usize| {
             let names = headers.is_valid(row).then(|| headers.value(row));
@@ -272,7 +331,8 @@ impl StreamDecoder {
                 false => Ok(()),
             }
         };
-        self.decode_rows(raw.values().iter().enumerate().map(|(row, value)| readable(row).map(|()| value)))
+        let rows = raw.values().iter().enumerate();
+        self.decode_rows(rows.map(|(row, value)| authentic(row).and_then(|()| readable(row)).map(|()| value)))
     }
 
     fn decode_rows<'v>(&self, rows: impl Iterator<Item = Result<Option<&'v [u8]>, Reason>>) -> Result<Decoded> {

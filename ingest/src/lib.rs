@@ -5,6 +5,7 @@
 //! | [`ingest`] | reads all partitions of the registered streams and brings their batches onto the chain |
 //! | [`decode`] | a record's value → the columns of its table, or a reason to quarantine it |
 //! | [`encode`], [`publisher`] | rows → values by the stream's schema → Kafka |
+//! | [`signer`] | records that a publisher signs, by themselves or in runs |
 //! | [`topics`] | make topics, ask where they end |
 //! | [`broker`] | the embedded Kafka-compatible broker |
 //! | [`config`], [`kafka`], [`metrics`] | settings, what all Kafka clients share, what is counted |
@@ -24,6 +25,8 @@ pub mod kafka;
 pub mod metrics;
 pub mod publisher;
 mod schema;
+mod signatures;
+pub mod signer;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -36,3 +39,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, PartitionStatus, RunningIngest};
 pub use kafka::KafkaConfig;
 pub use publisher::Publisher;
+pub use signer::Signer;

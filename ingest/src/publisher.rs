@@ -4,17 +4,20 @@
 //! full. Records with the same key go to the same partition, chosen with murmur2 as Java's default partitioner does, so
 //! that they keep their order whoever else publishes to the topic; records without a key are spread.
 //!
+//! With a [`Signer`] each record is signed. Records then wait until their run is closed, in memory, and are sent in their
+//! order; what was not flushed when the publisher is dropped was never sent.
+//!
 //! A record that was [`sent`](Counts::sent) is one that the broker acknowledged; nothing else counts as sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_proof::statement::StreamDefinition;
+use cairn_proof::statement::{Signatures, StreamDefinition};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use serde_json::{Map, Value as Json};
@@ -22,6 +25,7 @@ use serde_json::{Map, Value as Json};
 use crate::encode::{Binding, Cell, EncodeError, Encoder, Message};
 use crate::error::{Error, Result};
 use crate::kafka::{KafkaConfig, Quiet, reason};
+use crate::signer::{Run, Signer};
 
 /// How long to wait when the producer's queue is full, before trying again.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -57,6 +61,7 @@ pub struct Publisher {
     encoder: Encoder,
     producer: ThreadedProducer<Deliveries>,
     message: Message,
+    signing: Option<tokio::sync::Mutex<Run>>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -94,10 +99,22 @@ impl Publisher {
             encoder,
             producer,
             message: Message::default(),
+            signing: None,
         })
     }
 
-    /// A publisher for another stream over the same connection, with counts in common.
+    /// The same publisher, whose records are signed from now on.
+    ///
+    /// # Errors
+    /// [`Input`](crate::ErrorKind::Input) when `definition`, which must be the publisher's own, refuses signatures.
+    pub fn signed(self, definition: &StreamDefinition, signer: Signer) -> Result<Self> {
+        if definition.signatures == Signatures::Refused {
+            return Err(Error::input(format!("the stream {} takes unsigned records alone", definition.name)));
+        }
+        Ok(Self { signing: Some(tokio::sync::Mutex::new(Run::new(signer, definition))), ..self })
+    }
+
+    /// A publisher for another stream over the same connection, with counts in common. It does not sign.
     ///
     /// # Errors
     /// [`Input`](crate::ErrorKind::Input) for a definition that is wrong.
@@ -108,6 +125,7 @@ impl Publisher {
             encoder: Encoder::new(definition)?,
             producer: self.producer.clone(),
             message: Message::default(),
+            signing: None,
         })
     }
 
@@ -140,14 +158,48 @@ impl Publisher {
     /// # Errors
     /// When the producer refuses the record, for example because it is larger than the broker takes.
     pub async fn send_raw(&self, key: Option<&[u8]>, value: Option<&[u8]>, timestamp_ms: Option<i64>) -> Result<()> {
-        let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(&self.topic).timestamp(timestamp_ms.filter(|&time| time >= 0).unwrap_or_else(now_ms));
+        let timestamp_ms = timestamp_ms.filter(|&time| time >= 0).unwrap_or_else(now_ms);
+        let Some(signing) = &self.signing else {
+            return self.produce(self.record(timestamp_ms, key, value)).await;
+        };
+        let mut run = signing.lock().await;
+        if run.push(key, value, timestamp_ms) { self.produce_run(&mut run).await } else { Ok(()) }
+    }
+
+    fn record<'r>(
+        &'r self,
+        timestamp_ms: i64,
+        key: Option<&'r [u8]>,
+        value: Option<&'r [u8]>,
+    ) -> BaseRecord<'r, [u8], [u8]> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).timestamp(timestamp_ms);
         if let Some(key) = key {
             record = record.key(key);
         }
         if let Some(value) = value {
             record = record.payload(value);
         }
+        record
+    }
+
+    /// Signs and sends what waits. A record that the producer refuses does not keep back the others of its run.
+    async fn produce_run(&self, run: &mut Run) -> Result<()> {
+        let mut outcome = Ok(());
+        for signed in run.close()? {
+            let mut headers = OwnedHeaders::new_with_capacity(signed.headers.len());
+            for (key, value) in &signed.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let partition = i32::try_from(signed.partition.0).unwrap_or(i32::MAX);
+            let record = self.record(signed.timestamp_ms, signed.key.as_deref(), signed.value.as_deref());
+            let sent = self.produce(record.partition(partition).headers(headers)).await;
+            outcome = outcome.and(sent);
+        }
+        outcome
+    }
+
+    /// Hands a record to the producer; waits while its queue is full.
+    async fn produce(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
         loop {
             match self.producer.send(record) {
                 Ok(()) => {
@@ -180,6 +232,9 @@ impl Publisher {
     /// # Errors
     /// [`Retry`](crate::ErrorKind::Retry) when records were given up since the last flush: how many, and why the last.
     pub async fn flush(&self) -> Result<Counts> {
+        if let Some(signing) = &self.signing {
+            self.produce_run(&mut *signing.lock().await).await?;
+        }
         loop {
             let producer = self.producer.clone();
             let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH_STEP))

@@ -1,20 +1,29 @@
-//! One batch: decoded, sealed, stored, submitted, final.
+//! One batch: authenticated, decoded, sealed, stored, submitted, final.
+//!
+//! Signatures are checked against the chain as it is followed when the batch is decoded, and the rights of its publishers
+//! until the batch is final: where they change meanwhile, the batch is decoded anew. So no anchor is submitted with a
+//! record of a key whose revocation this process has seen. The sequence numbers before a batch are those after the
+//! one before it: kept in memory, or read from the segment of the partition's last anchor.
 //!
 //! Decoding and sealing take a core; as many run at once as the configuration allows, first come, first served, so that
 //! many partitions share the cores. Waiting for the chain takes none and is not limited.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_anchor::pipeline::{AnchorError, Anchorer, Kind, Outcome, Prepared};
 use cairn_anchor::raw::RawBatch;
-use cairn_proof::Digest;
-use cairn_proof::statement::StreamDefinition;
+use cairn_anchor::seal::DecodedColumns;
+use cairn_proof::signed_record::Sequences;
+use cairn_proof::statement::{Signatures, StreamDefinition};
+use cairn_proof::{Digest, Partition};
 use tokio::sync::Semaphore;
 
-use crate::decode::StreamDecoder;
+use crate::decode::{ReasonCode, StreamDecoder};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::signatures::{self, CheckedBatch};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -38,11 +47,19 @@ pub(super) struct Batches {
     anchorer: Anchorer,
     seals: Arc<Semaphore>,
     metrics: Metrics,
+    /// After the last anchor of a partition, by that anchor's id.
+    sequences: Mutex<HashMap<(String, Partition), (Digest, Sequences)>>,
+}
+
+/// A batch that is durable, and by which rights.
+struct Ready {
+    prepared: Prepared,
+    checked: Option<CheckedBatch>,
 }
 
 impl Batches {
     pub(super) fn new(anchorer: Anchorer, seal_tasks_max: usize, metrics: Metrics) -> Self {
-        Self { anchorer, seals: Arc::new(Semaphore::new(seal_tasks_max)), metrics }
+        Self { anchorer, seals: Arc::new(Semaphore::new(seal_tasks_max)), metrics, sequences: Mutex::default() }
     }
 
     /// Keeps at it until the chain has decided. `previous` is the id of the partition's last anchor.
@@ -62,31 +79,113 @@ impl Batches {
             Error::corrupted(format!("offsets {first} to {last} of partition {partition} cannot be anchored"))
                 .because(error)
         };
-        let prepared = self.prepare(&stream, raw).await?.map_err(failed)?;
+        let before = self.sequences_before(&stream, partition, previous).await.map_err(failed)?;
+        let mut ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
+        self.metrics.decoded(stream.name(), partition, &ready.1);
         let mut pause = Pause::new();
         loop {
-            match self.anchorer.submit(&prepared, previous).await {
+            if !self.rights_stand(&stream, &ready.0) {
+                tracing::info!(stream = stream.name(), "rights of publishers changed: a batch is checked anew");
+                ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
+                continue;
+            }
+            let submitted = tokio::select! {
+                submitted = self.anchorer.submit(&ready.0.prepared, previous) => submitted,
+                () = self.rights_changed(&stream, &ready.0) => continue,
+            };
+            match submitted {
                 Err(error) if error.kind() == Kind::Retry => pause.after(&stream, &error).await,
-                decided => return decided.map_err(failed),
+                decided => {
+                    let outcome = decided.map_err(failed)?;
+                    self.keep_sequences(&stream, partition, &outcome, ready.0.checked);
+                    return Ok(outcome);
+                }
             }
         }
     }
 
-    async fn prepare(&self, stream: &Arc<Stream>, raw: RawBatch) -> Result<std::result::Result<Prepared, AnchorError>> {
+    /// The partition's sequences before a batch; none where the stream takes no signatures.
+    async fn sequences_before(
+        &self,
+        stream: &Stream,
+        partition: Partition,
+        previous: Digest,
+    ) -> std::result::Result<Option<Sequences>, AnchorError> {
+        if stream.definition.signatures == Signatures::Refused {
+            return Ok(None);
+        }
+        let place = (stream.name().to_owned(), partition);
+        let kept = self.kept().get(&place).filter(|(id, _)| *id == previous).map(|(_, sequences)| sequences.clone());
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let mut pause = Pause::new();
+        loop {
+            match self.anchorer.sequences(stream.name(), partition, previous).await {
+                Err(error) if error.kind() == Kind::Retry => pause.after(stream, &error).await,
+                decided => return decided.map(Some),
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<(String, Partition), (Digest, Sequences)>> {
+        self.sequences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_sequences(&self, stream: &Stream, partition: Partition, outcome: &Outcome, checked: Option<CheckedBatch>) {
+        let place = (stream.name().to_owned(), partition);
+        match (outcome, checked) {
+            (Outcome::Anchored(anchored), Some(checked)) => {
+                self.kept().insert(place, (anchored.id, checked.sequences));
+            }
+            _ => drop(self.kept().remove(&place)),
+        }
+    }
+
+    /// Waits until the rights of a batch's publishers are not what they were.
+    async fn rights_changed(&self, stream: &Stream, ready: &Ready) {
+        let mut heights = self.anchorer.follower().subscribe();
+        while self.rights_stand(stream, ready) {
+            if heights.changed().await.is_err() {
+                // The follower has ended: what is submitted says so.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn rights_stand(&self, stream: &Stream, ready: &Ready) -> bool {
+        let stand =
+            |checked: &CheckedBatch| checked.rights_stand(&stream.definition, &self.anchorer.follower().ledger());
+        ready.checked.as_ref().is_none_or(stand)
+    }
+
+    async fn prepare(
+        &self,
+        stream: &Arc<Stream>,
+        raw: &RawBatch,
+        before: Option<&Sequences>,
+    ) -> Result<std::result::Result<(Ready, Vec<(ReasonCode, u64)>), AnchorError>> {
         let closed = |error| Error::bug("the sealing of batches was closed").because(error);
         let _permit = self.seals.acquire().await.map_err(closed)?;
-        let decoding = stream.clone();
-        let work = move || decoding.decoder.decode_batch(&raw).map(|decoded| (raw, decoded));
-        let (raw, decoded) = tokio::task::spawn_blocking(work)
+        let (decoding, before, follower) = (stream.clone(), before.cloned(), self.anchorer.follower().clone());
+        // Clones of columns share their buffers.
+        let (raw, records) = (raw.clone(), raw.clone());
+        let work = move || {
+            let before = before.unwrap_or_default();
+            let checked = signatures::check(&decoding.definition, &records, &before, || follower.ledger());
+            decoding.decoder.decode_authentic(&records, &checked.verdicts).map(|decoded| (checked, decoded))
+        };
+        let (checked, mut decoded) = tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::bug("decoding a batch did not finish").because(error))??;
-        self.metrics.decoded(stream.name(), raw.partition(), &decoded.quarantined);
-        let columns = decoded.into();
+        let quarantined = std::mem::take(&mut decoded.quarantined);
+        let columns = DecodedColumns::from(decoded).with_sequences(&checked.sequences);
+        let checked = (stream.definition.signatures != Signatures::Refused).then_some(checked);
         let mut pause = Pause::new();
         loop {
             match self.anchorer.prepare(&stream.definition, &raw, &columns).await {
                 Err(error) if error.kind() == Kind::Retry => pause.after(stream, &error).await,
-                decided => return Ok(decided),
+                decided => return Ok(decided.map(|prepared| (Ready { prepared, checked }, quarantined))),
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use cairn_proof::epoch::epoch_of;
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
-use cairn_proof::statement::{Body, Statement, StreamDefinition, statement_id};
-use cairn_proof::{Digest, Partition, tree};
+use cairn_proof::statement::{Body, ChainTag, Statement, StreamDefinition, statement_id};
+use cairn_proof::{Digest, Height, Partition, tree};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -43,7 +43,14 @@ pub(super) struct FakeNode {
     chain: Mutex<Chain>,
     /// Answers 503 to everything.
     pub(super) down: AtomicBool,
+    /// Answers 503 to statements alone.
+    pub(super) deaf: AtomicBool,
+    /// How many statements it did so to.
+    pub(super) refused: AtomicU64,
 }
+
+/// Seed of the key that owns all streams.
+pub(super) const OWNER: u8 = 2;
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
@@ -81,16 +88,35 @@ impl FakeNode {
             statuses: HashMap::new(),
             log: vec![],
         };
-        Self { genesis: Arc::new(genesis), chain: Mutex::new(chain), down: AtomicBool::new(false) }
+        Self {
+            genesis: Arc::new(genesis),
+            chain: Mutex::new(chain),
+            down: AtomicBool::default(),
+            deaf: AtomicBool::default(),
+            refused: AtomicU64::default(),
+        }
     }
 
     /// Registers a stream that both workers may anchor.
     pub(super) fn register(&self, definition: &StreamDefinition) {
-        let signer = key(2).identity();
-        let sequence = self.chain.lock().unwrap().state.sequence(&signer).next();
         let definition = StreamDefinition { anchorers: vec![anchorer(0), anchorer(1)], ..definition.clone() };
-        let statement = Statement { signer, sequence, body: Body::RegisterStream(definition) };
-        self.apply(&statement.sign(&key(2), &self.genesis.tag()).unwrap()).unwrap();
+        self.say(Body::RegisterStream(definition));
+    }
+
+    /// Puts a statement of the owner into a block.
+    pub(super) fn say(&self, body: Body) {
+        let signer = key(OWNER).identity();
+        let sequence = self.chain.lock().unwrap().state.sequence(&signer).next();
+        let statement = Statement { signer, sequence, body };
+        self.apply(&statement.sign(&key(OWNER), &self.tag()).unwrap()).unwrap();
+    }
+
+    pub(super) fn tag(&self) -> ChainTag {
+        self.genesis.tag()
+    }
+
+    pub(super) fn height(&self) -> Height {
+        self.chain.lock().unwrap().header.height
     }
 
     fn apply(&self, envelope: &[u8]) -> Result<(), cairn_chain_state::Refusal> {
@@ -129,6 +155,10 @@ fn problem(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 async fn submit(State(node): Node, body: Bytes) -> Response {
+    if node.deaf.load(Ordering::SeqCst) {
+        node.refused.fetch_add(1, Ordering::SeqCst);
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "", "deaf for a test");
+    }
     match node.apply(&body) {
         Ok(()) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "id": statement_id(&body) }))).into_response(),
         Err(refusal) => problem(StatusCode::BAD_REQUEST, refusal.code.name(), &refusal.message),
