@@ -63,7 +63,7 @@ impl CheckedBatch {
 /// Checks a batch against the followed chain, and the partition's sequences before it.
 ///
 /// `ledger` is locked for as long as the keys of the batch are looked up, and not while signatures are checked.
-pub(crate) fn check<'l, L: std::ops::Deref<Target = Ledger> + 'l>(
+pub(crate) fn check<L: std::ops::Deref<Target = Ledger>>(
     stream: &StreamDefinition,
     raw: &RawBatch,
     before: &Sequences,

@@ -55,6 +55,8 @@ pub(super) struct Batches {
 struct Ready {
     prepared: Prepared,
     checked: Option<CheckedBatch>,
+    /// How many records are quarantined for which kind of reason.
+    quarantined: Vec<(ReasonCode, u64)>,
 }
 
 impl Batches {
@@ -81,23 +83,23 @@ impl Batches {
         };
         let before = self.sequences_before(&stream, partition, previous).await.map_err(failed)?;
         let mut ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
-        self.metrics.decoded(stream.name(), partition, &ready.1);
+        self.metrics.decoded(stream.name(), partition, &ready.quarantined);
         let mut pause = Pause::new();
         loop {
-            if !self.rights_stand(&stream, &ready.0) {
+            if !self.rights_stand(&stream, &ready) {
                 tracing::info!(stream = stream.name(), "rights of publishers changed: a batch is checked anew");
                 ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
                 continue;
             }
             let submitted = tokio::select! {
-                submitted = self.anchorer.submit(&ready.0.prepared, previous) => submitted,
-                () = self.rights_changed(&stream, &ready.0) => continue,
+                submitted = self.anchorer.submit(&ready.prepared, previous) => submitted,
+                () = self.rights_changed(&stream, &ready) => continue,
             };
             match submitted {
                 Err(error) if error.kind() == Kind::Retry => pause.after(&stream, &error).await,
                 decided => {
                     let outcome = decided.map_err(failed)?;
-                    self.keep_sequences(&stream, partition, &outcome, ready.0.checked);
+                    self.keep_sequences(&stream, partition, &outcome, ready.checked);
                     return Ok(outcome);
                 }
             }
@@ -164,7 +166,7 @@ impl Batches {
         stream: &Arc<Stream>,
         raw: &RawBatch,
         before: Option<&Sequences>,
-    ) -> Result<std::result::Result<(Ready, Vec<(ReasonCode, u64)>), AnchorError>> {
+    ) -> Result<std::result::Result<Ready, AnchorError>> {
         let closed = |error| Error::bug("the sealing of batches was closed").because(error);
         let _permit = self.seals.acquire().await.map_err(closed)?;
         let (decoding, before, follower) = (stream.clone(), before.cloned(), self.anchorer.follower().clone());
@@ -185,7 +187,7 @@ impl Batches {
         loop {
             match self.anchorer.prepare(&stream.definition, &raw, &columns).await {
                 Err(error) if error.kind() == Kind::Retry => pause.after(stream, &error).await,
-                decided => return Ok(decided.map(|prepared| (Ready { prepared, checked }, quarantined))),
+                decided => return Ok(decided.map(|prepared| Ready { prepared, checked, quarantined })),
             }
         }
     }
