@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 pub(crate) use cairn_chain_state::Round;
-use cairn_chain_state::{Applied, BlockTime, SignatureCheck, State, TransitionError, seal};
+use cairn_chain_state::{Applied, BlockTime, Prepared, SignatureCheck, State, TransitionError, execute_prepared, seal};
 use cairn_proof::{Digest, Height, genesis::Genesis, header::Header};
 
 use crate::{
@@ -139,7 +139,7 @@ impl Executor {
                 if taken.len() == count_max || bytes + statement.len() > bytes_max {
                     break;
                 }
-                match state.apply(&at, &statement, &self.signatures) {
+                match state.apply_prepared(&at, self.signatures.prepare_unnamed(&statement), &self.signatures) {
                     Ok(done) => {
                         bytes += statement.len();
                         taken.push(statement);
@@ -179,7 +179,7 @@ impl Executor {
         if found != *round {
             return Err(Invalid::Round { expected: round.clone(), found });
         }
-        Self::follow(parent, block, &self.signatures)
+        Self::follow(parent, block, |statement| self.signatures.prepare_unnamed(statement), &self.signatures)
     }
 
     /// Executes a block of this validator's own store.
@@ -187,11 +187,17 @@ impl Executor {
     /// # Errors
     /// The first thing that does not follow.
     pub(crate) fn execute_stored(&self, parent: &Executed, block: &Block) -> Result<Executed, Invalid> {
-        Self::follow(parent, block, &CheckedBefore)
+        Self::follow(parent, block, Prepared::decode, &CheckedBefore)
     }
 
-    fn follow(parent: &Executed, block: &Block, signatures: &dyn SignatureCheck) -> Result<Executed, Invalid> {
-        let done = cairn_chain_state::execute(&parent.header, &parent.state, &block.signed(None), signatures)?;
+    fn follow(
+        parent: &Executed,
+        block: &Block,
+        prepare: impl Fn(&[u8]) -> Prepared,
+        signatures: &dyn SignatureCheck,
+    ) -> Result<Executed, Invalid> {
+        let prepared = block.statements().iter().map(|statement| prepare(statement));
+        let done = execute_prepared(&parent.header, &parent.state, &block.signed(None), prepared, signatures)?;
         Ok(Executed { header: done.header, id: block.id(), state: done.state, applied: done.applied.into() })
     }
 }

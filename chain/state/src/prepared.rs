@@ -27,6 +27,12 @@ impl Prepared {
         Self { decoded: SignedStatement::decode(envelope), leaf: tree::leaf_hash(envelope), verified: None }
     }
 
+    /// Takes a statement that was decoded from `envelope` before.
+    #[must_use]
+    pub fn of(signed: SignedStatement, envelope: &[u8]) -> Self {
+        Self { decoded: Ok(signed), leaf: tree::leaf_hash(envelope), verified: None }
+    }
+
     /// Who is said to have signed, if it decoded.
     #[must_use]
     pub fn signer(&self) -> Option<IdentityId> {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_chain_state::{BlockTime, Refusal, RefusalCode, SignatureCheck as _, State};
+use cairn_chain_state::{BlockTime, Prepared, Refusal, RefusalCode, SignatureCheck as _, State};
 use cairn_proof::{Digest, Height, Sequence, identity::IdentityId, statement::SignedStatement};
 use tokio::sync::{Notify, futures::Notified};
 
@@ -88,6 +88,13 @@ struct Entry {
     parked: Option<Refusal>,
 }
 
+impl Entry {
+    /// The statement as it is applied.
+    fn prepared(&self, signatures: &Signatures) -> Prepared {
+        signatures.prepare(&self.id, &self.statement)
+    }
+}
+
 /// Whether a later block may lift the refusal: a right may be granted on the way here. `Previous` may not: it is only told of an anchor that begins at the
 /// partition's head, and whatever moves the head makes that anchor overlap.
 pub(crate) const fn may_lift(code: RefusalCode) -> bool {
@@ -107,9 +114,9 @@ impl Inner {
         self.entries.insert(key, entry);
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &Key) -> Option<Digest> {
         self.set_parked(key, None);
-        let Some(entry) = self.entries.remove(key) else { return };
+        let entry = self.entries.remove(key)?;
         self.bytes -= entry.statement.len();
         self.ids.remove(&entry.id);
         if let Some(count) = self.signers.get_mut(&key.0) {
@@ -118,6 +125,7 @@ impl Inner {
                 self.signers.remove(&key.0);
             }
         }
+        Some(entry.id)
     }
 
     fn count_parked(&mut self, parked: bool, bytes: usize) {
@@ -236,6 +244,7 @@ impl Mempool {
         };
         let (key, id) = place(&signed);
         self.check_ahead(&signed);
+        let prepared = Prepared::of(signed, &statement);
         let mut inner = self.lock();
         if inner.ids.contains_key(&id) {
             return Admission::Known(id);
@@ -244,9 +253,10 @@ impl Mempool {
             return full;
         }
         let at = inner.next;
-        match inner.ready.apply(&at, &statement, &self.signatures) {
+        match inner.ready.apply_prepared(&at, prepared.clone(), &self.signatures) {
             Ok(_) => {
                 inner.refused.remove(&id);
+                self.signatures.keep(id, prepared);
                 inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked: None });
                 drop(inner);
                 self.changed.notify_waiters();
@@ -264,6 +274,7 @@ impl Mempool {
             return "final";
         }
         self.check_ahead(&signed);
+        let prepared = Prepared::of(signed, &statement);
         let mut inner = self.lock();
         if inner.entries.contains_key(&key) {
             return if inner.ids.contains_key(&id) { "known" } else { "rival" };
@@ -272,11 +283,11 @@ impl Mempool {
             return "full";
         }
         let at = inner.next;
-        let parked = match inner.ready.apply(&at, &statement, &self.signatures) {
+        let parked = match inner.ready.apply_prepared(&at, prepared.clone(), &self.signatures) {
             Ok(_) => None,
             Err(refusal) => {
                 // Only the finalized state can rule it out; the pool on top of it may yet be arranged otherwise.
-                let alone = inner.base.clone().apply(&at, &statement, &self.signatures);
+                let alone = inner.base.clone().apply_prepared(&at, prepared.clone(), &self.signatures);
                 if let Err(refusal) = alone
                     && !may_lift(refusal.code)
                 {
@@ -291,6 +302,7 @@ impl Mempool {
         }
         let outcome = if parked.is_none() { "pooled" } else { "parked" };
         inner.refused.remove(&id);
+        self.signatures.keep(id, prepared);
         inner.insert(key, Entry { id, statement, received_ms: now_ms, sent_ms: now_ms, parked });
         drop(inner);
         self.changed.notify_waiters();
@@ -349,7 +361,7 @@ impl Mempool {
 
         let mut inner = self.lock();
         for (key, entry) in inner.entries.iter_mut().filter(|(key, _)| !known.contains(key)) {
-            match rebuild.ready.apply(&next, &entry.statement, &self.signatures) {
+            match rebuild.ready.apply_prepared(&next, entry.prepared(&self.signatures), &self.signatures) {
                 Ok(_) => rebuild.applied.push(*key),
                 Err(refusal) => rebuild.parked.push((*key, refusal)),
             }
@@ -367,7 +379,9 @@ impl Mempool {
             }
         }
         for key in rebuild.gone.iter().chain(refused.iter().map(|(key, ..)| key)) {
-            inner.remove(key);
+            if let Some(id) = inner.remove(key) {
+                self.signatures.forget(&id);
+            }
         }
         for (_, id, refusal) in &refused {
             inner.refused.insert(*id, refusal.clone());
@@ -420,7 +434,7 @@ impl Rebuild {
         let mut why = HashMap::new();
         for _ in 0..REBUILD_PASSES {
             let before = left.len();
-            left.retain(|(key, entry)| match this.ready.apply(at, &entry.statement, signatures) {
+            left.retain(|(key, entry)| match this.ready.apply_prepared(at, entry.prepared(signatures), signatures) {
                 Ok(_) => {
                     this.applied.push(*key);
                     false
@@ -436,7 +450,7 @@ impl Rebuild {
         }
         for (key, entry) in left {
             // Only the finalized state can rule a statement out; the pool may yet be arranged otherwise.
-            match base.clone().apply(at, &entry.statement, signatures) {
+            match base.clone().apply_prepared(at, entry.prepared(signatures), signatures) {
                 Err(refusal) if !may_lift(refusal.code) => this.refused.push((key, entry.id, refusal)),
                 _ => this.parked.extend(why.remove(&key).map(|refusal| (key, refusal))),
             }
