@@ -28,6 +28,10 @@ use crate::limits::{CONSENSUS_MESSAGES_PER_SECOND, COSIGN_MESSAGES_PER_SECOND, G
 /// Messages that may wait in one of the network's own mailboxes.
 const MAILBOX: usize = 1_024;
 
+/// Messages that a peer may send at once on a channel. The network takes memory for a burst of every peer that could be
+/// there, on every channel, when it is opened.
+const BURST: NonZeroU32 = NZU32!(64);
+
 /// How far two validators' clocks may differ at a handshake.
 const HANDSHAKE_DRIFT: Duration = Duration::from_secs(5);
 
@@ -57,7 +61,8 @@ pub(crate) fn open(context: &Context, peers: &Peers, channels: u64) -> (Oracle<P
                 2 => COSIGN_MESSAGES_PER_SECOND,
                 _ => CONSENSUS_MESSAGES_PER_SECOND,
             };
-            network.register(channel, Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN)))
+            let quota = Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN));
+            network.register(channel, quota.allow_burst(BURST))
         })
         .collect();
     network.start();
