@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,8 @@ impl KafkaConfig {
 pub(crate) struct Quiet {
     /// Why the brokers' door stays closed: TLS or SASL failed. Errors of requests do not say so.
     refused: Arc<Mutex<Option<String>>>,
+    /// How many messages came.
+    heard: Arc<AtomicU64>,
     topics: Option<TopicIds>,
 }
 
@@ -127,6 +130,11 @@ impl Quiet {
     /// Notes the ids of topics too; wants [`TopicIds::listen`] on the client's configuration.
     pub(crate) fn noting(topics: &TopicIds) -> Self {
         Self { topics: Some(topics.clone()), ..Self::default() }
+    }
+
+    /// Why TLS or SASL failed, if they did since this was asked last.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        locked(&self.refused).take()
     }
 
     /// Whether it notes the ids of topics.
@@ -137,7 +145,7 @@ impl Quiet {
     /// An error of a request of this client in a sentence that says what to do.
     pub(crate) fn explain(&self, doing: &str, brokers: &str, error: &KafkaError) -> Error {
         let explained = kafka_error(doing, brokers, error);
-        match (explained.kind(), locked(&self.refused).take()) {
+        match (explained.kind(), self.refusal()) {
             (ErrorKind::Retry, Some(why)) => {
                 Error::not_allowed(format!("{doing}: {brokers} cannot be talked to: {why}"))
             }
@@ -163,6 +171,7 @@ impl Quiet {
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "cairn_ingest::librdkafka", facility, "{message}");
@@ -189,11 +198,26 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+/// What comes next out of a consumer's queue. librdkafka's own messages wait in that queue too: all that lie before it, or
+/// all there are, are taken in when this returns.
+pub(crate) fn next_event(
+    consumer: &BaseConsumer<Quiet>,
+) -> Option<std::result::Result<BorrowedMessage<'_>, KafkaError>> {
+    loop {
+        let heard = consumer.context().heard.load(Ordering::Relaxed);
+        let event = consumer.poll(Duration::ZERO);
+        // A message of librdkafka ends polling as an empty queue does.
+        if event.is_some() || consumer.context().heard.load(Ordering::Relaxed) == heard {
+            return event;
+        }
+    }
+}
+
 /// The ids of topics as the clients of this process learn them: a topic that is deleted and made anew has another one.
 ///
 /// librdkafka goes on reading at the same offset when a topic's id changes, and tells ids only in a message of its
-/// `metadata` debugging. It writes that message before it asks the new topic for records, so whoever looks here after
-/// reading a record knows whether it may be of another topic than the one before. Brokers before 2.8 have no ids, and
+/// `metadata` debugging. It writes that message before it asks the new topic for records, so whoever reads a record, then
+/// takes in all of [`next_event`], and then looks here knows whether it may be of another topic than the one before. Brokers before 2.8 have no ids, and
 /// before 3.1 records can be fetched without naming one; then nothing is noted here.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TopicIds(Arc<Seen>);

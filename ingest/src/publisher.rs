@@ -253,10 +253,11 @@ impl Publisher {
         match context.take_failure() {
             None => Ok(self.counts()),
             Some(why) => Err(Error::retry(format!(
-                "publishing to {}: {} records were not acknowledged by {}; the last because of: {why}",
+                "publishing to {}: {} records were not acknowledged by {}; the last because of: {}",
                 self.topic,
                 self.counts().failed,
-                self.kafka.brokers
+                self.kafka.brokers,
+                context.quiet.refusal().map_or_else(|| why.clone(), |refusal| format!("{why}: {refusal}"))
             ))),
         }
     }

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::Offset as KafkaOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::error::{Error, Result};
-use crate::kafka::{KafkaConfig, Quiet, REQUEST_PATIENCE, TopicIds, kafka_error};
+use crate::kafka::{KafkaConfig, Quiet, REQUEST_PATIENCE, TopicIds, kafka_error, next_event};
 
 /// How often a topic's number of partitions is looked at again.
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
@@ -104,9 +104,10 @@ async fn partition_counts(kafka: &KafkaConfig) -> Result<BTreeMap<String, u32>> 
     let kafka = kafka.clone();
     blocking(move || {
         let client = client(&kafka, Quiet::default())?;
-        let metadata = client
-            .fetch_metadata(None, REQUEST_PATIENCE)
-            .map_err(|error| client.context().explain("listing topics", &kafka.brokers, &error))?;
+        let metadata = client.fetch_metadata(None, REQUEST_PATIENCE).map_err(|error| {
+            listen(&client);
+            client.context().explain("listing topics", &kafka.brokers, &error)
+        })?;
         let count = |partitions: usize| u32::try_from(partitions).unwrap_or(u32::MAX);
         Ok(metadata
             .topics()
@@ -146,6 +147,8 @@ impl Prober {
 
     /// Asks for all partitions at once; blocks. Topics and partitions that do not exist are left out.
     pub(crate) fn ends(&mut self, topics: &[TopicSpec]) -> Result<BTreeMap<(String, Partition), Ends>> {
+        // Nothing else empties the queue of what librdkafka says.
+        listen(&self.client);
         let mut existing = Vec::with_capacity(topics.len());
         for spec in topics {
             let partitions = self.partitions(spec)?;
@@ -191,6 +194,7 @@ impl Prober {
     }
 
     fn explain(&self, doing: &str, error: &KafkaError) -> Error {
+        listen(&self.client);
         self.client.context().explain(doing, &self.brokers, error)
     }
 
@@ -212,6 +216,11 @@ impl Prober {
         }
         Ok(offsets)
     }
+}
+
+/// Takes in what librdkafka has to say to a client that consumes nothing.
+fn listen(client: &BaseConsumer<Quiet>) {
+    while next_event(client).is_some() {}
 }
 
 /// A client for questions only: it has no group and consumes nothing.

@@ -28,7 +28,7 @@ use super::worker::Start;
 use crate::config::IngestConfig;
 use crate::decode::UNREADABLE_HEADER;
 use crate::error::{Error, Result};
-use crate::kafka::{Quiet, TopicIds, reason};
+use crate::kafka::{Quiet, TopicIds, next_event, reason};
 
 /// A seek is only an exchange between librdkafka's threads.
 const SEEK_PATIENCE: Duration = Duration::from_secs(2);
@@ -142,9 +142,9 @@ impl Source {
         self.consumer.context().explain(doing, &self.brokers, error)
     }
 
-    /// What is not of one partition: errors of the connection. Must be called regularly.
+    /// What is not of one partition: errors of the connection, and what librdkafka says. Must be called regularly.
     pub(super) fn event(&self) -> Option<std::result::Result<BorrowedMessage<'_>, KafkaError>> {
-        self.consumer.poll(Duration::ZERO)
+        next_event(&self.consumer)
     }
 }
 

@@ -140,14 +140,14 @@ struct Running {
 impl Running {
     fn run(&mut self) {
         loop {
-            match self.obey() {
-                Some(grace) => return self.finish(grace),
-                None => self.serve_events(),
+            if let Some(grace) = self.obey() {
+                return self.finish(grace);
             }
             let held: u64 = self.slots.iter().map(|slot| slot.batching.held()).sum();
             let mut memory_left = self.worker.memory_bytes_max.saturating_sub(held);
             let read = self.read_all(&mut memory_left);
-            // After reading and before anything read is sent: see `TopicIds`.
+            // After reading, in this order, and before anything read is sent: see `TopicIds`.
+            self.serve_events();
             self.stop_changed_topics();
             let now = Instant::now();
             self.send_due(now, memory_left == 0);
