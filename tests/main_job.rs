@@ -5,6 +5,7 @@ mod common;
 
 use std::time::Duration;
 
+use common::apache::Apache;
 use common::streams::{STREAM, csv, every_record_is_there_once, register};
 use common::{Network, cairn, describe, run};
 use rdkafka::ClientConfig;
@@ -24,38 +25,47 @@ fn produce(brokers: &str, topic: &str, values: &[Option<&[u8]>]) {
 
 #[test]
 fn records_are_anchored_queried_proven_and_audited() {
-    let network = Network::new(false);
+    main_job(&Network::new(false));
+}
+
+#[test]
+fn records_on_apache_kafka_are_anchored_queried_proven_and_audited() {
+    let Some(kafka) = Apache::start(1, false) else { return };
+    main_job(&Network::with_kafka(&kafka.bootstrap()));
+}
+
+fn main_job(network: &Network) {
     let mut up = network.up();
-    register(&network, "avro");
+    register(network, "avro");
     let listed = run(network.command_at(&["stream", "list"]).args(["--format", "csv"]));
     assert!(listed.contains("test.reading,test.reading,4,avro,sensor,at,"), "{listed}");
 
-    let said = run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 0..4000)));
+    let said = run(network.command("publish").args(["--stream", STREAM]).arg(csv(network, 0..4000)));
     assert!(said.contains("4000 records published"), "{said}");
     network.wait_anchored(60);
-    assert_eq!(every_record_is_there_once(&network, &network.brokers()), 4000);
+    assert_eq!(every_record_is_there_once(network, &network.brokers()), 4000);
     let nulls = network.number(&format!("SELECT count(*) FROM {STREAM} WHERE value IS NULL AND n % 10 = 0"));
     assert_eq!(nulls, 400);
     assert_eq!(network.number(&format!("SELECT count(*) FROM {STREAM} WHERE note LIKE 'note, %'")), 1334);
 
     // A snapshot at a height does not change when more records come.
     let height = network.status()["height"].as_u64().unwrap().to_string();
-    run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 4000..5000)));
+    run(network.command("publish").args(["--stream", STREAM]).arg(csv(network, 4000..5000)));
     network.wait_anchored(60);
     let count = format!("SELECT count(*) AS rows FROM {STREAM}");
     assert_eq!(network.number(&count), 5000);
     let before = run(network.command("sql").args(["--format", "csv", "--as-of", &height, &count]));
     assert_eq!(before, "rows\n4000\n");
 
-    prove_and_verify(&network);
-    bad_records_are_quarantined(&network);
+    prove_and_verify(network);
+    bad_records_are_quarantined(network);
     network.audit_is_clean();
 
     up.terminate(Duration::from_secs(30));
     let _up = network.up();
     network.wait_anchored(60);
     assert_eq!(network.number(&count), 5001, "the good one among the bad records came after the first 5000");
-    run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 5000..5500)));
+    run(network.command("publish").args(["--stream", STREAM]).arg(csv(network, 5000..5500)));
     network.wait_anchored(60);
     assert_eq!(network.number(&count), 5501);
     network.audit_is_clean();

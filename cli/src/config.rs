@@ -2,6 +2,8 @@
 //!
 //! Addresses bind to loopback unless the file says otherwise. No secret stands in it.
 
+mod kafka;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -59,9 +61,15 @@ pub(crate) struct KafkaSection {
     pub(crate) brokers: String,
     /// Whether `cairn up` runs the embedded broker.
     pub(crate) embedded: bool,
-    /// Further settings by librdkafka's own names.
+    /// File of more settings, one `name=value` a line, for those that are secret: nobody but its owner may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settings_file: Option<PathBuf>,
+    /// Further settings by librdkafka's own names; no secrets. Relative paths of files start at the folder of the file.
     #[serde(default)]
     pub(crate) settings: BTreeMap<String, String>,
+    /// All of them, as Kafka clients get them. Never written.
+    #[serde(skip)]
+    pub(crate) effective: KafkaConfig,
 }
 
 /// Where segments and batch secrets are kept; relative paths start at the folder of the file.
@@ -156,7 +164,11 @@ impl Config {
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let shown = file.display();
         let text = fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
-        let config: Self = toml::from_str(&text).with_context(|| format!("{shown} is not a configuration of Cairn"))?;
+        let mut config: Self =
+            toml::from_str(&text).with_context(|| format!("{shown} is not a configuration of Cairn"))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        config.kafka.effective.settings =
+            kafka::effective_settings(&config.kafka, folder).with_context(|| shown.to_string())?;
         config.check().with_context(|| shown.to_string())?;
         Ok(config)
     }
@@ -193,7 +205,7 @@ impl Config {
 
     /// Settings of every Kafka client.
     pub(crate) fn kafka(&self) -> KafkaConfig {
-        KafkaConfig { brokers: self.kafka.brokers.clone(), settings: self.kafka.settings.clone() }
+        KafkaConfig { brokers: self.kafka.brokers.clone(), settings: self.kafka.effective.settings.clone() }
     }
 
     /// Where the embedded broker listens.

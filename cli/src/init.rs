@@ -213,6 +213,8 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
             brokers: args.kafka.clone().unwrap_or_else(|| listen(ports.broker()).to_string()),
             embedded: args.kafka.is_none(),
             settings: std::collections::BTreeMap::new(),
+            settings_file: None,
+            effective: cairn_ingest::KafkaConfig::default(),
         },
         store: StoreSection::default(),
         ingest: IngestSection { metrics: listen(ports.ingest_metrics()), memory_mib_max: None, fetch_mib_max: None },

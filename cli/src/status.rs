@@ -1,12 +1,14 @@
 //! `cairn status`: how the validators are, and how far each partition is anchored.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use cairn_chain_client::Follower;
-use cairn_ingest::topics::{TopicSpec, probe};
+use cairn_ingest::topics::{Ends, TopicSpec, probe};
 use cairn_proof::Partition;
+use cairn_proof::statement::StreamDefinition;
 use serde::Serialize;
 
 use crate::chain::Chain;
@@ -52,6 +54,9 @@ pub(crate) struct PartitionStatus {
     pub(crate) lag: Option<u64>,
     pub(crate) records: u64,
     pub(crate) quarantined: u64,
+    /// What is wrong with it, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
 }
 
 /// Everything.
@@ -65,6 +70,9 @@ pub(crate) struct Status {
     state_root: String,
     validators: Vec<ValidatorStatus>,
     pub(crate) partitions: Vec<PartitionStatus>,
+    /// Why the ends of the topics are not known, if they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kafka_problem: Option<String>,
 }
 
 impl Status {
@@ -85,12 +93,9 @@ pub(crate) async fn gather(config: &Config, follower: &Follower) -> Result<Statu
         .map(|definition| TopicSpec { topic: definition.topic.clone(), partitions: definition.partitions })
         .collect();
     // Kafka first: what it holds at this moment is what has to be anchored.
-    let ends = match probe(&config.kafka(), &topics).await {
-        Ok(ends) => ends,
-        Err(error) => {
-            tracing::warn!(%error, "the ends of the topics are not known");
-            std::collections::BTreeMap::new()
-        }
+    let (ends, kafka_problem) = match probe(&config.kafka(), &topics).await {
+        Ok(ends) => (ends, None),
+        Err(error) => (BTreeMap::new(), Some(error.to_string())),
     };
     let mut validators = vec![];
     for validator in &config.validators {
@@ -115,8 +120,10 @@ pub(crate) async fn gather(config: &Config, follower: &Follower) -> Result<Statu
                 lag: end.map(|end| end.saturating_sub(head.next.0)),
                 records: head.records,
                 quarantined: head.quarantined,
+                problem: None,
             });
         }
+        partitions.extend(surplus(definition, &ends));
     }
     Ok(Status {
         chain_id: ledger.genesis().chain_id.clone(),
@@ -125,7 +132,25 @@ pub(crate) async fn gather(config: &Config, follower: &Follower) -> Result<Statu
         state_root: ledger.state().root().to_string(),
         validators,
         partitions,
+        kafka_problem,
     })
+}
+
+/// Partitions that the topic has beyond those of its stream: nothing anchors them.
+fn surplus(definition: &StreamDefinition, ends: &BTreeMap<(String, Partition), Ends>) -> Vec<PartitionStatus> {
+    let beyond = (definition.topic.clone(), Partition(definition.partitions));
+    let found = ends.range(beyond..).take_while(|((topic, _), _)| *topic == definition.topic);
+    let status = |((_, partition), ends): (&(String, Partition), &Ends)| PartitionStatus {
+        stream: definition.name.clone(),
+        partition: partition.0,
+        kafka_end: Some(ends.end.0),
+        anchored: 0,
+        lag: Some(ends.end.0),
+        records: 0,
+        quarantined: 0,
+        problem: Some(format!("not anchored: the stream is registered with {} partitions", definition.partitions)),
+    };
+    found.map(status).collect()
 }
 
 /// Runs `cairn status`.
@@ -171,5 +196,15 @@ fn print(status: &Status, format: Format) -> Result<()> {
         }
         validators.print(format)?;
     }
-    partitions.print(format)
+    partitions.print(format)?;
+    if format == Format::Table {
+        if let Some(problem) = &status.kafka_problem {
+            crate::say!("Kafka: {problem}")?;
+        }
+        for row in status.partitions.iter().filter(|row| row.problem.is_some()) {
+            let problem = row.problem.as_deref().unwrap_or_default();
+            crate::say!("{} partition {}: {problem}", row.stream, row.partition)?;
+        }
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Nothing is mocked. Whatever a test starts ends with it, however it ends.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod apache;
 pub mod chain;
 pub mod streams;
 
@@ -114,6 +115,11 @@ impl Process {
     pub fn kill_alone(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Sends a signal to the process alone.
+    pub fn signal(&self, name: &str) {
+        Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
     }
 
     /// SIGTERM, and waits for a clean end.

@@ -26,10 +26,15 @@ const SCHEMA: &str = r#"{"type":"record","name":"Reading","namespace":"test","fi
 
 /// Writes the definition and registers the stream.
 pub fn register(network: &Network, format: &str) {
+    register_with(network, format, "");
+}
+
+/// Writes the definition, with further lines, and registers the stream.
+pub fn register_with(network: &Network, format: &str, lines: &str) {
     let file = network.scratch("test.reading.toml");
     let text = format!(
         "name = \"{STREAM}\"\npartitions = {PARTITIONS}\nformat = \"{format}\"\nschema = \"test.reading.avsc\"\n\
-         key_fields = [\"sensor\"]\nevent_time = \"at\"\n\n[limits]\nrecords_max = 5000\nage_ms_max = 300\n"
+         key_fields = [\"sensor\"]\nevent_time = \"at\"\n{lines}\n[limits]\nrecords_max = 5000\nage_ms_max = 300\n"
     );
     std::fs::write(&file, text).unwrap();
     std::fs::write(network.scratch("test.reading.avsc"), SCHEMA).unwrap();
