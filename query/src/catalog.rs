@@ -3,19 +3,21 @@
 //! Stream `traffic.flow` is table `flow` of schema `traffic`. Schema `cairn` holds the system tables. Everything is
 //! made from a [`Snapshot`]; tables are built when a statement first names them, and kept as long as the height is.
 
+mod checked;
 pub(crate) mod facts;
 pub(crate) mod quarantine;
 mod reader;
 pub(crate) mod segments;
 pub(crate) mod system;
 pub(crate) mod table;
+mod unverified;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use cairn_anchor::verified::VerifiedStore;
-use cairn_chain_client::AnchorEntry;
+use cairn_chain_client::{AnchorEntry, BlockSummary};
 use cairn_proof::statement::StreamDefinition;
 use cairn_proof::units::Height;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -23,6 +25,7 @@ use datafusion::common::Result;
 use datafusion::datasource::TableType;
 use datafusion::error::DataFusionError;
 
+use crate::problems::Problems;
 use crate::snapshot::{Snapshot, StreamAt};
 use quarantine::QuarantineTable;
 use system::{SystemKind, SystemTable};
@@ -35,12 +38,13 @@ pub(crate) const SYSTEM_SCHEMA: &str = "cairn";
 /// The schema of names without one. It is empty: every stream's name has a schema.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 
-const SYSTEM_TABLES: [(&str, Option<SystemKind>); 10] = [
+const SYSTEM_TABLES: [(&str, Option<SystemKind>); 11] = [
     ("anchors", Some(SystemKind::Anchors)),
     ("blocks", Some(SystemKind::Blocks)),
     ("committees", Some(SystemKind::Committees)),
     ("identities", Some(SystemKind::Identities)),
     ("parameters", Some(SystemKind::Parameters)),
+    ("problems", Some(SystemKind::Problems)),
     ("proposals", Some(SystemKind::Proposals)),
     ("quarantine", None),
     ("roles", Some(SystemKind::Roles)),
@@ -78,10 +82,16 @@ pub(crate) struct HeightCatalog {
     snapshot: Arc<Snapshot>,
     schemas: BTreeMap<String, Arc<dyn SchemaProvider>>,
     names: Vec<(String, Vec<String>)>,
+    problems: Arc<Problems>,
 }
 
 impl HeightCatalog {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, store: &VerifiedStore, columns: &Arc<ColumnsCache>) -> Self {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        store: &VerifiedStore,
+        columns: &Arc<ColumnsCache>,
+        problems: &Arc<Problems>,
+    ) -> Self {
         let mut streams: BTreeMap<String, BTreeMap<String, StreamAt>> = BTreeMap::new();
         for stream in &snapshot.streams {
             let (schema, table) = stream.definition.sql_name();
@@ -98,16 +108,39 @@ impl HeightCatalog {
         streams.entry(DEFAULT_SCHEMA.to_owned()).or_default();
         let mut schemas: BTreeMap<String, Arc<dyn SchemaProvider>> = BTreeMap::new();
         for (schema, tables) in streams {
-            let provider = StreamSchema { tables, store: store.clone(), columns: Arc::clone(columns) };
+            let (store, columns, problems) = (store.clone(), Arc::clone(columns), Arc::clone(problems));
+            let provider = StreamSchema { tables, store, columns, problems };
             schemas.insert(schema, Arc::new(provider));
         }
-        let system = SystemSchema { snapshot: Arc::clone(&snapshot), store: store.clone() };
+        let problems = Arc::clone(problems);
+        let system =
+            SystemSchema { snapshot: Arc::clone(&snapshot), store: store.clone(), problems: Arc::clone(&problems) };
         schemas.insert(SYSTEM_SCHEMA.to_owned(), Arc::new(system));
-        Self { snapshot, schemas, names }
+        Self { snapshot, schemas, names, problems }
     }
 
     pub(crate) fn height(&self) -> Height {
         self.snapshot.height
+    }
+
+    /// The block at this height, if the chain is known that far.
+    pub(crate) fn block(&self) -> Option<&BlockSummary> {
+        self.snapshot.block.as_ref()
+    }
+
+    /// The block that finalized a batch, by what names the batch.
+    pub(crate) fn block_of(&self, stream: &str, partition: u32, first: u64) -> Option<Height> {
+        let stream = self.snapshot.streams.iter().find(|known| known.definition.name == stream)?;
+        let entry = stream
+            .anchors
+            .iter()
+            .find(|entry| entry.anchor.partition.0 == partition && entry.anchor.first.0 == first)?;
+        Some(entry.height)
+    }
+
+    /// What was found not to verify.
+    pub(crate) fn problems(&self) -> &Problems {
+        &self.problems
     }
 
     pub(crate) fn schema_names(&self) -> Vec<String> {
@@ -130,6 +163,7 @@ struct StreamSchema {
     tables: BTreeMap<String, StreamAt>,
     store: VerifiedStore,
     columns: Arc<ColumnsCache>,
+    problems: Arc<Problems>,
 }
 
 #[async_trait]
@@ -146,6 +180,7 @@ impl SchemaProvider for StreamSchema {
             columns: self.columns.columns(&stream.definition)?,
             anchors: Arc::clone(&stream.anchors),
             store: self.store.clone(),
+            problems: Arc::clone(&self.problems),
         })))
     }
 
@@ -163,6 +198,7 @@ impl SchemaProvider for StreamSchema {
 struct SystemSchema {
     snapshot: Arc<Snapshot>,
     store: VerifiedStore,
+    problems: Arc<Problems>,
 }
 
 #[async_trait]
@@ -176,7 +212,7 @@ impl SchemaProvider for SystemSchema {
             return Ok(None);
         };
         Ok(Some(match kind {
-            Some(kind) => Arc::new(SystemTable::new(*kind, Arc::clone(&self.snapshot))),
+            Some(kind) => Arc::new(SystemTable::new(*kind, Arc::clone(&self.snapshot), Arc::clone(&self.problems))),
             None => {
                 let anchors: Arc<[Arc<AnchorEntry>]> = self
                     .snapshot
@@ -186,7 +222,7 @@ impl SchemaProvider for SystemSchema {
                     .filter(|entry| entry.anchor.quarantined > 0)
                     .cloned()
                     .collect();
-                Arc::new(QuarantineTable::new(anchors, self.store.clone())?)
+                Arc::new(QuarantineTable::new(anchors, self.store.clone(), Arc::clone(&self.problems))?)
             }
         }))
     }

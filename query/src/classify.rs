@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use crate::catalog::segments::ForeignSegment;
 use crate::catalog::{CATALOG, HeightCatalog};
 use crate::error::{QueryError, QueryErrorKind, SqlState};
+use crate::problems::Problem;
 
 /// How many names a hint lists when none is near.
 const NAMES_LISTED: usize = 12;
@@ -23,16 +24,20 @@ const RESTORE: &str = "do not use earlier copies of this answer; restore the obj
 
 /// Makes an error of the engine into ours.
 pub(crate) fn classify(error: &DataFusionError, catalog: &HeightCatalog) -> QueryError {
-    if let Some(refused) = refusal(error) {
+    if let Some(refused) = refusal(error, catalog) {
         return refused;
     }
     engine_error(error, catalog, 0)
 }
 
-/// A refused read, wherever it hides.
-fn refusal(error: &DataFusionError) -> Option<QueryError> {
+/// A refused read, wherever it hides. What does not verify goes on the list of problems.
+fn refusal(error: &DataFusionError, catalog: &HeightCatalog) -> Option<QueryError> {
     let error: &(dyn std::error::Error + 'static) = error;
     if let Some(refused) = VerifyError::find(error) {
+        if refused.kind() == Kind::Corrupted {
+            let block = catalog.block_of(&refused.stream, refused.partition.0, refused.first.0);
+            catalog.problems().met(Problem::refused(refused, block));
+        }
         let (kind, state, hint) = match refused.kind() {
             Kind::Corrupted => (QueryErrorKind::Corrupted, SqlState::DATA_CORRUPTED, RESTORE),
             Kind::Unavailable => {
@@ -50,6 +55,8 @@ fn refusal(error: &DataFusionError) -> Option<QueryError> {
     for _ in 0..CAUSES_MAX {
         let cause = next?;
         if let Some(foreign) = cause.downcast_ref::<ForeignSegment>() {
+            let block = catalog.block_of(&foreign.stream, foreign.partition, foreign.first);
+            catalog.problems().met(Problem::foreign(foreign, block));
             let error = QueryError::new(QueryErrorKind::Corrupted, SqlState::DATA_CORRUPTED, foreign.to_string());
             return Some(error.with_hint("the anchorer signed a false name; tell the stream's owner"));
         }

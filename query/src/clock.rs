@@ -26,6 +26,7 @@ impl Running {
             let metrics = self.engine.metrics();
             metrics.statement_ended(outcome, self.started.elapsed());
             metrics.store_did(self.engine.store().counters());
+            metrics.problems_listed(self.engine.problems().len());
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,18 @@ pub struct QueryConfig {
     /// The size of an answer that is gathered in memory ([`crate::Engine::sql`]), in MiB. The Postgres port streams
     /// its answers and has no such limit.
     pub answer_mib_max: u64,
+    /// How many statements may run at once; the next ones wait, for as long as they may run.
+    pub statements_max: u32,
+    /// How many rows one statement may hand out.
+    pub rows_out_max: u64,
+    /// How much one statement may hand out, in MiB of memory before it is encoded for the client.
+    pub mib_out_max: u64,
+    /// Where statements may put what does not fit into memory: an absolute path of a folder that exists and that only
+    /// this user can enter. None, the default: what does not fit is refused. What is put there is records in plain
+    /// text, outside of the store, and is read back as it is: no root stands for it.
+    pub spill_folder: Option<PathBuf>,
+    /// How much all running statements may put into `spill_folder` together, in MiB.
+    pub spill_mib_max: u64,
     /// How many threads' worth of work one statement is split into.
     pub parallelism: usize,
     /// How many rows are handed on at a time.
@@ -65,6 +78,11 @@ impl Default for QueryConfig {
             statement_bytes_max: 1_048_576,
             message_bytes_max: 16_777_216,
             answer_mib_max: 512,
+            statements_max: 32,
+            rows_out_max: 1_000_000_000,
+            mib_out_max: 1_048_576,
+            spill_folder: None,
+            spill_mib_max: 16_384,
             parallelism: std::thread::available_parallelism().map_or(2, |n| n.get().min(16)),
             batch_rows: 8_192,
         }
@@ -122,8 +140,24 @@ impl QueryConfig {
         in_range("statement_bytes_max", self.statement_bytes_max, 1_024..=16_777_216)?;
         in_range("message_bytes_max", self.message_bytes_max, 1_024..=1_073_741_824)?;
         in_range("answer_mib_max", self.answer_mib_max, 1..=1_048_576)?;
+        in_range("statements_max", self.statements_max, 1..=10_000)?;
+        in_range("rows_out_max", self.rows_out_max, 1..=u64::MAX)?;
+        in_range("mib_out_max", self.mib_out_max, 1..=1_073_741_824)?;
+        in_range("spill_mib_max", self.spill_mib_max, 1..=1_073_741_824)?;
+        self.check_spill_folder()?;
         in_range("parallelism", self.parallelism, 1..=256)?;
         in_range("batch_rows", self.batch_rows, 64..=1_048_576)
+    }
+
+    fn check_spill_folder(&self) -> Result<(), ConfigError> {
+        match &self.spill_folder {
+            Some(folder) if !folder.is_absolute() => Err(ConfigError {
+                key: "spill_folder",
+                value: folder.display().to_string(),
+                allowed: "allowed is an absolute path".to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The longest time a statement may run.
@@ -137,6 +171,14 @@ impl QueryConfig {
 
     pub(crate) fn footer_cache_bytes(&self) -> usize {
         usize::try_from(self.footer_cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn spill_bytes_max(&self) -> u64 {
+        self.spill_mib_max.saturating_mul(MIB)
+    }
+
+    pub(crate) fn bytes_out_max(&self) -> u64 {
+        self.mib_out_max.saturating_mul(MIB)
     }
 
     pub(crate) fn answer_bytes_max(&self) -> usize {

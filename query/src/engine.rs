@@ -24,12 +24,14 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::PgCatalogStaticTable
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use prometheus::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::{CATALOG, ColumnsCache, DEFAULT_SCHEMA, HeightCatalog};
 use crate::config::{ConfigError, QueryConfig};
 use crate::error::{QueryError, Result};
 use crate::executor::Executor;
 use crate::metrics::QueryMetrics;
+use crate::problems::Problems;
 use crate::runtime;
 use crate::session::Session;
 use crate::snapshot::{Snapshot, SnapshotSource};
@@ -75,6 +77,8 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// The block height that the answer was computed at.
     pub height: Height,
+    /// What must be known about the rows: what was left out, or given though it does not verify. Empty otherwise.
+    pub warnings: Vec<String>,
 }
 
 impl Answer {
@@ -100,6 +104,9 @@ struct Inner {
     static_tables: Arc<PgCatalogStaticTables>,
     parser: StatementParser,
     columns: Arc<ColumnsCache>,
+    problems: Arc<Problems>,
+    /// One for each statement that may run at once.
+    turns: Arc<Semaphore>,
     catalogs: Mutex<VecDeque<Arc<HeightCatalog>>>,
     /// Up to which height anchors are in the store's registry.
     registered: Mutex<Option<Height>>,
@@ -133,6 +140,7 @@ impl Engine {
         let executor = Executor::new(config.parallelism).map_err(StartError::Threads)?;
         let base = base_context(&config, &runtime)?;
         let static_tables = Arc::new(PgCatalogStaticTables::try_new()?);
+        let turns = config.statements_max as usize;
         Ok(Self {
             inner: Arc::new(Inner {
                 parser: StatementParser::new(config.statement_bytes_max),
@@ -144,6 +152,8 @@ impl Engine {
                 base,
                 static_tables,
                 columns: Arc::default(),
+                problems: Arc::default(),
+                turns: Arc::new(Semaphore::new(turns)),
                 catalogs: Mutex::default(),
                 registered: Mutex::default(),
                 metrics,
@@ -202,6 +212,16 @@ impl Engine {
         &self.inner.store
     }
 
+    /// Waits until a statement may run; it gives its turn back by dropping it.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turns = Arc::clone(&self.inner.turns);
+        turns.acquire_owned().await.map_err(|_| QueryError::internal("the statements' turns are over"))
+    }
+
+    pub(crate) fn problems(&self) -> &Problems {
+        &self.inner.problems
+    }
+
     pub(crate) fn static_tables(&self) -> &Arc<PgCatalogStaticTables> {
         &self.inner.static_tables
     }
@@ -228,7 +248,8 @@ impl Engine {
         drop(kept);
         let snapshot = self.inner.source.snapshot(height)?;
         self.register(&snapshot);
-        let catalog = Arc::new(HeightCatalog::new(snapshot, &self.inner.store, &self.inner.columns));
+        let catalog =
+            Arc::new(HeightCatalog::new(snapshot, &self.inner.store, &self.inner.columns, &self.inner.problems));
         let mut kept = self.inner.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= CATALOGS_KEPT {
             kept.pop_front();

@@ -87,6 +87,8 @@ impl SqlState {
     pub const DIVISION_BY_ZERO: Self = Self("22012");
     /// `numeric_value_out_of_range`
     pub const OUT_OF_RANGE: Self = Self("22003");
+    /// `insufficient_resources`
+    pub const INSUFFICIENT_RESOURCES: Self = Self("53000");
     /// `out_of_memory`
     pub const OUT_OF_MEMORY: Self = Self("53200");
     /// `too_many_connections`
@@ -185,6 +187,21 @@ impl QueryError {
         .with_hint(format!("choose a height of at most {}, or wait until block {} is finalized", newest.0, asked.0))
     }
 
+    /// The newest block that is known here is older than the client accepts.
+    pub(crate) fn stale(newest: Height, age: Duration, most: Duration) -> Self {
+        Self::new(
+            QueryErrorKind::Unavailable,
+            SqlState::NOT_READY,
+            format!(
+                "the newest finalized block here, {}, is {} ms old; cairn.max_staleness allows {} ms",
+                newest.0,
+                age.as_millis(),
+                most.as_millis()
+            ),
+        )
+        .with_hint("try again when this node has caught up, name a height with AS OF, or allow more staleness")
+    }
+
     /// The statement took longer than it may.
     pub(crate) fn timed_out(limit: Duration) -> Self {
         Self::limit(
@@ -195,6 +212,21 @@ impl QueryError {
             ),
         )
         .with_hint("narrow the statement by _partition, _block or _timestamp, or SET statement_timeout within the server's limit")
+    }
+
+    /// Other statements ran for as long as this one would have waited.
+    pub(crate) fn no_turn(most: u32) -> Self {
+        Self::limit(
+            SqlState::INSUFFICIENT_RESOURCES,
+            format!("{most} statements run already, as many as statements_max allows, and none ended in time"),
+        )
+        .with_hint("try again later, or raise statements_max under [query]")
+    }
+
+    /// A statement handed out as much as it may.
+    pub(crate) fn too_much_out(what: &str, key: &str, most: u64) -> Self {
+        Self::limit(SqlState::PROGRAM_LIMIT, format!("the answer has more {what} than {key} = {most} allows"))
+            .with_hint("narrow the statement, or raise the limit under [query]")
     }
 
     /// The client sent a cancel request.

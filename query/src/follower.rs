@@ -68,7 +68,8 @@ impl SnapshotSource for FollowedChain {
                 anchors: ledger.anchors(&stream.definition.name, at).into(),
             })
             .collect();
-        let time_ms = ledger.blocks().get(usize::try_from(at.0).unwrap_or(usize::MAX)).map_or(0, |it| it.timestamp_ms);
+        let block = ledger.blocks().get(usize::try_from(at.0).unwrap_or(usize::MAX)).cloned();
+        let time_ms = block.as_ref().map_or(0, |block| block.timestamp_ms);
         let identities = ledger.identities_at(at).into_iter().map(|entry| IdentityAt::new(entry, time_ms)).collect();
         let committees = ledger.committees_at(at).to_vec();
         let committee = committees.last().map(|last| Arc::clone(&last.committee));
@@ -92,6 +93,7 @@ impl SnapshotSource for FollowedChain {
             proposals: proposals.collect(),
             committees,
             parameters: Some(parameters),
+            block,
             blocks: self.blocks(at),
         }))
     }

@@ -7,6 +7,7 @@
 //! | `cairn_query_rows_total` | rows handed to clients |
 //! | `cairn_query_verified_bytes_total` | segment bytes that were hashed and matched the chain |
 //! | `cairn_query_refused_total` | reads that were refused because bytes did not match, were missing or too short |
+//! | `cairn_query_problems` | batches that are listed in `cairn.problems` |
 //! | `cairn_query_follower_height` | the newest finalized block that statements see |
 //! | `cairn_query_connections` | clients connected to the Postgres port |
 
@@ -34,6 +35,7 @@ struct Inner {
     verified_seen: AtomicU64,
     refused: IntCounter,
     refused_seen: AtomicU64,
+    problems: IntGauge,
     follower_height: IntGauge,
     connections: IntGauge,
 }
@@ -77,6 +79,10 @@ impl QueryMetrics {
                 "cairn_query_refused_total",
                 "Reads refused because stored bytes did not match the chain, were missing or too short",
             )?,
+            problems: IntGauge::new(
+                "cairn_query_problems",
+                "Batches known not to verify, as cairn.problems lists them",
+            )?,
             follower_height: IntGauge::new(
                 "cairn_query_follower_height",
                 "The newest finalized block that statements see",
@@ -88,6 +94,7 @@ impl QueryMetrics {
         registry.register(Box::new(inner.rows.clone()))?;
         registry.register(Box::new(inner.verified_bytes.clone()))?;
         registry.register(Box::new(inner.refused.clone()))?;
+        registry.register(Box::new(inner.problems.clone()))?;
         registry.register(Box::new(inner.follower_height.clone()))?;
         registry.register(Box::new(inner.connections.clone()))?;
         Ok(Self { inner: Arc::new(inner) })
@@ -107,6 +114,10 @@ impl QueryMetrics {
         };
         take(&self.inner.verified_seen, &self.inner.verified_bytes, store.bytes_verified.get());
         take(&self.inner.refused_seen, &self.inner.refused, store.failures.get());
+    }
+
+    pub(crate) fn problems_listed(&self, problems: usize) {
+        self.inner.problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn rows_handed_out(&self, rows: usize) {

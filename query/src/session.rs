@@ -10,9 +10,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cairn_proof::units::Height;
 use datafusion::common::ParamValues;
@@ -30,13 +30,17 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use crate::catalog::HeightCatalog;
+use crate::catalog::facts::signed;
 use crate::classify::classify;
 use crate::clock::StatementClock;
+use crate::config::QueryConfig;
 use crate::engine::{Answer, Engine};
 use crate::error::{QueryError, QueryErrorKind, Result, SqlState};
 use crate::executor::{Guard, Running, guarded, panic_text};
 use crate::functions::CairnHeight;
 use crate::pg_catalog::SessionCatalogs;
+use crate::problems::now_ms;
+use crate::scope::StatementScope;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
 
@@ -93,6 +97,8 @@ pub struct Rows {
     pub height: Height,
     /// Whether they depend on the chain: false for settings, constants and the system catalogues.
     pub of_chain: bool,
+    /// What must be known about the rows: what was left out, or given though it does not verify. Empty otherwise.
+    pub warnings: Vec<String>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -172,6 +178,7 @@ impl Session {
             schema: Arc::new(Schema::empty()),
             batches: Vec::new(),
             height: self.height(),
+            warnings: Vec::new(),
         }))
     }
 
@@ -192,7 +199,7 @@ impl Session {
             }
             batches.push(batch);
         }
-        Ok(Answer { schema, batches, height })
+        Ok(Answer { schema, batches, height, warnings: rows.warnings })
     }
 
     /// Splits text into statements that may run.
@@ -327,11 +334,29 @@ impl Session {
         }
     }
 
+    /// Fails if the newest block here is older than the client accepts. Who names a height wants that one, however old.
+    fn check_fresh(&self) -> Result<()> {
+        let settings = self.settings();
+        let Some(most) = settings.max_staleness.filter(|_| settings.as_of.is_none()) else {
+            return Ok(());
+        };
+        let newest = self.engine.catalog(self.engine.newest())?;
+        let time_ms = newest.block().map_or(0, |block| signed(block.timestamp_ms));
+        let age = Duration::from_millis(now_ms().saturating_sub(time_ms).max(0).unsigned_abs());
+        if age <= most {
+            return Ok(());
+        }
+        Err(QueryError::stale(newest.height(), age, most))
+    }
+
     /// Plans a query at its height.
     pub(crate) async fn plan(&self, ast: &Ast, as_of: Option<Height>, deadline: Deadline) -> Result<Planned> {
         let height = self.choose_height(as_of);
         if self.current.get().height() != height {
             self.current.set(self.engine.catalog(height)?);
+        }
+        if as_of.is_none() {
+            self.check_fresh()?;
         }
         let catalog = self.current.get();
         let state = self.context.state();
@@ -385,7 +410,13 @@ impl Session {
             None => planned.plan,
         };
         let of_chain = reads_the_chain(&plan);
-        let state = self.context.state();
+        let turn = deadline
+            .guard(self.engine.turn())
+            .await
+            .map_err(|_| QueryError::no_turn(self.engine.config().statements_max))??;
+        let scope = StatementScope::new(self.settings().on_unverified);
+        let mut state = self.context.state();
+        state.config_mut().set_extension(Arc::clone(&scope));
         let context = state.task_ctx();
         let guard = Guard::new(deadline.at);
         let guarding = Arc::clone(&guard);
@@ -399,22 +430,32 @@ impl Session {
         let schema = physical.schema();
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let task = self.engine.executor().spawn(async move {
-            match execute_stream(physical, context) {
-                Ok(batches) => forward(batches, &sender).await,
-                Err(error) => drop(sender.send(Err(error)).await),
-            }
+            // Given back when the rows end or the time is over, whether somebody fetches them or not.
+            let _turn = turn;
+            let forwarded = async move {
+                match execute_stream(physical, context) {
+                    Ok(batches) => forward(batches, &sender).await,
+                    Err(error) => drop(sender.send(Err(error)).await),
+                }
+            };
+            deadline.guard(forwarded).await
         });
         let running =
             RunningStatement { receiver, task: task.ok_or_else(going_down)?, guard, deadline, catalog, clock };
+        let allowance = Allowance::of(self.engine.config());
         let metrics = self.engine.metrics().clone();
-        let stream = futures::stream::unfold(Some(running), move |running| {
+        let stream = futures::stream::unfold(Some((running, allowance)), move |state| {
             let metrics = metrics.clone();
             async move {
-                let mut running = running?;
-                match running.next().await {
+                let (mut running, mut allowance) = state?;
+                let next = match running.next().await {
+                    Some(Ok(batch)) => Some(allowance.take(&batch).map(|()| batch)),
+                    ended => ended,
+                };
+                match next {
                     Some(Ok(batch)) => {
                         metrics.rows_handed_out(batch.num_rows());
-                        Some((Ok(batch), Some(running)))
+                        Some((Ok(batch), Some((running, allowance))))
                     }
                     Some(Err(error)) => {
                         running.clock.stop(Err(error.kind));
@@ -427,7 +468,7 @@ impl Session {
                 }
             }
         });
-        Ok(Rows { schema, stream: stream.boxed(), height: planned.height, of_chain })
+        Ok(Rows { schema, stream: stream.boxed(), height: planned.height, of_chain, warnings: scope.warnings() })
     }
 
     /// Runs work on the statements' own threads, within the statement's time.
@@ -448,7 +489,8 @@ impl Session {
         let schema = Arc::new(Schema::new(vec![Field::new(crate::settings::canonical(name), DataType::Utf8, false)]));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(vec![value]))])
             .map_err(|error| QueryError::internal(error.to_string()))?;
-        Ok(Rows { schema, stream: futures::stream::once(async move { Ok(batch) }).boxed(), height, of_chain: false })
+        let stream = futures::stream::once(async move { Ok(batch) }).boxed();
+        Ok(Rows { schema, stream, height, of_chain: false, warnings: Vec::new() })
     }
 
     async fn open_cursor(&self, name: &str, rows: Rows) -> Result<()> {
@@ -489,7 +531,8 @@ impl Session {
             left -= batch.num_rows();
             taken.push(Ok(batch));
         }
-        Ok(Rows { schema, stream: futures::stream::iter(taken).boxed(), height, of_chain })
+        let warnings = std::mem::take(&mut cursor.warnings);
+        Ok(Rows { schema, stream: futures::stream::iter(taken).boxed(), height, of_chain, warnings })
     }
 }
 
@@ -509,12 +552,36 @@ async fn forward(mut batches: SendableRecordBatchStream, sender: &mpsc::Sender<B
     }
 }
 
+/// What a statement may still hand out.
+struct Allowance {
+    rows: u64,
+    bytes: u64,
+    rows_max: u64,
+    mib_max: u64,
+}
+
+impl Allowance {
+    fn of(config: &QueryConfig) -> Self {
+        let (rows_max, mib_max) = (config.rows_out_max, config.mib_out_max);
+        Self { rows: rows_max, bytes: config.bytes_out_max(), rows_max, mib_max }
+    }
+
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default() as u64;
+        let rows = self.rows.checked_sub(batch.num_rows() as u64);
+        self.rows = rows.ok_or_else(|| QueryError::too_much_out("rows", "rows_out_max", self.rows_max))?;
+        let left = self.bytes.checked_sub(batch.columns().iter().map(bytes).sum());
+        self.bytes = left.ok_or_else(|| QueryError::too_much_out("MiB", "mib_out_max", self.mib_max))?;
+        Ok(())
+    }
+}
+
 type Batch = datafusion::error::Result<RecordBatch>;
 
 /// A statement whose batches come from the threads of statements. Dropping it stops them.
 struct RunningStatement {
     receiver: mpsc::Receiver<Batch>,
-    task: Running<()>,
+    task: Running<Result<()>>,
     guard: Arc<Guard>,
     deadline: Deadline,
     catalog: Arc<HeightCatalog>,
@@ -527,7 +594,9 @@ impl RunningStatement {
             Ok(Some(Ok(batch))) => Some(Ok(batch)),
             Ok(Some(Err(error))) => Some(Err(self.failure(&error))),
             Ok(None) => match self.task.finished().await {
-                Ok(()) => None,
+                Ok(Ok(())) => None,
+                // The time was over while nobody fetched: what came so far is not all.
+                Ok(Err(late)) => Some(Err(late)),
                 Err(error) => Some(Err(QueryError::internal(panic_text(error)))),
             },
             Err(late) => Some(Err(late)),
@@ -562,7 +631,7 @@ fn no_cursor(name: &str) -> QueryError {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,
-    limit: std::time::Duration,
+    limit: Duration,
 }
 
 impl Deadline {

@@ -3,6 +3,8 @@
 //! | setting | effect |
 //! | --- | --- |
 //! | `cairn.as_of` | the height that statements are computed at; `latest` follows the chain |
+//! | `cairn.max_staleness` | how old, by its time, the newest block may be for statements without a height of their own; 0 is any |
+//! | `cairn.on_unverified` | what to do about segments that do not verify: `refuse`, `exclude` or `flag` |
 //! | `statement_timeout` | how long a statement may run, up to the server's limit; 0 is that limit |
 //! | `search_path` | the schema of table names without one |
 //! | `timezone` | the zone of timestamps without one, and of their text |
@@ -18,6 +20,7 @@ use cairn_proof::units::Height;
 
 use crate::config::QueryConfig;
 use crate::error::{QueryError, Result, SqlState};
+use crate::scope::OnUnverified;
 
 /// Settings that clients send and read back, with their defaults. They change nothing but, at most, the text of values.
 const ACCEPTED: [(&str, &str); 24] = [
@@ -70,6 +73,8 @@ const ALIASES: [(&str, &str); 3] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) as_of: Option<Height>,
+    pub(crate) max_staleness: Option<Duration>,
+    pub(crate) on_unverified: OnUnverified,
     pub(crate) timeout: Option<Duration>,
     pub(crate) search_path: String,
     pub(crate) time_zone: String,
@@ -80,6 +85,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             as_of: None,
+            max_staleness: None,
+            on_unverified: OnUnverified::Refuse,
             timeout: None,
             search_path: "public".to_owned(),
             time_zone: "UTC".to_owned(),
@@ -94,7 +101,10 @@ fn unknown(name: &str) -> QueryError {
     if name.starts_with("datafusion.") {
         return error.with_hint("the engine's own options are set by the operator, in the configuration file");
     }
-    error.with_hint("settings are cairn.as_of, statement_timeout, search_path, timezone and client_min_messages")
+    error.with_hint(
+        "settings are cairn.as_of, cairn.max_staleness, cairn.on_unverified, statement_timeout, search_path, timezone and \
+         client_min_messages",
+    )
 }
 
 fn invalid(name: &str, value: &str, allowed: &str) -> QueryError {
@@ -119,7 +129,13 @@ impl Settings {
         }
         match name {
             "cairn.as_of" => self.as_of = value.map(|value| as_of(value, newest)).transpose()?.flatten(),
-            "statement_timeout" => self.timeout = value.map(duration).transpose()?.flatten(),
+            "cairn.max_staleness" => {
+                self.max_staleness = value.map(|value| duration(name, value, NO_BOUND)).transpose()?.flatten();
+            }
+            "cairn.on_unverified" => self.on_unverified = value.map(on_unverified).transpose()?.unwrap_or_default(),
+            "statement_timeout" => {
+                self.timeout = value.map(|value| duration(name, value, THE_SERVERS)).transpose()?.flatten();
+            }
             "search_path" => self.search_path = search_path(value),
             "timezone" => self.time_zone = time_zone(value)?,
             name => {
@@ -163,6 +179,10 @@ impl Settings {
         Ok(match canonical(name) {
             "cairn.as_of" => self.as_of.map_or_else(|| "latest".to_owned(), |height| height.0.to_string()),
             "cairn.height" => height.0.to_string(),
+            "cairn.max_staleness" => {
+                format!("{}ms", self.max_staleness.map_or(0, |staleness| staleness.as_millis()))
+            }
+            "cairn.on_unverified" => self.on_unverified.name().to_owned(),
             "statement_timeout" => format!("{}ms", self.timeout(config).as_millis()),
             "search_path" => self.search_path.clone(),
             "timezone" => self.time_zone.clone(),
@@ -217,11 +237,21 @@ fn as_of(value: &str, newest: Height) -> Result<Option<Height>> {
     Ok(Some(height))
 }
 
+/// What 0 means for a statement's time, and for the age of blocks.
+const THE_SERVERS: &str = "the server's limit";
+const NO_BOUND: &str = "no limit";
+
+fn on_unverified(value: &str) -> Result<OnUnverified> {
+    OnUnverified::parse(value.trim()).ok_or_else(|| {
+        let allowed =
+            "refuse (fail), exclude (leave such segments out) or flag (give their rows with _verified = false)";
+        invalid("cairn.on_unverified", value, allowed)
+    })
+}
+
 /// A duration as Postgres writes it: milliseconds, or a number with ms, s, min, h or d. None for 0, "no limit".
-fn duration(value: &str) -> Result<Option<Duration>> {
-    let wrong = || {
-        invalid("statement_timeout", value, "a number with ms, s, min, h or d, such as 30s; 0 is the server's limit")
-    };
+fn duration(name: &str, value: &str, zero: &str) -> Result<Option<Duration>> {
+    let wrong = || invalid(name, value, &format!("a number with ms, s, min, h or d, such as 30s; 0 is {zero}"));
     let value = value.trim();
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let (number, unit) = value.split_at(digits);
@@ -281,6 +311,23 @@ mod tests {
         }
         assert!(set("statement_timeout", "soon").is_err());
         assert!(set("statement_timeout", "18446744073709551615d").is_err());
+    }
+
+    #[test]
+    fn what_to_do_about_unverified_segments_is_one_of_three() {
+        assert_eq!(set("cairn.on_unverified", "Exclude").expect("a mode").on_unverified, OnUnverified::Exclude);
+        assert_eq!(set("cairn.on_unverified", "flag").expect("a mode").on_unverified, OnUnverified::Flag);
+        let error = set("cairn.on_unverified", "ignore").expect_err("no mode");
+        assert_eq!(error.state, SqlState::INVALID_PARAMETER_VALUE);
+        assert_eq!(Settings::default().on_unverified, OnUnverified::Refuse);
+    }
+
+    #[test]
+    fn staleness_is_a_duration() {
+        let settings = set("cairn.max_staleness", "30s").expect("a duration");
+        assert_eq!(settings.max_staleness, Some(Duration::from_secs(30)));
+        assert_eq!(set("cairn.max_staleness", "0").expect("no limit").max_staleness, None);
+        assert!(set("cairn.max_staleness", "fresh").is_err());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub committees: Vec<CommitteeAt>,
     /// The parameters in force; none before the chain is known.
     pub parameters: Option<Parameters>,
+    /// The block at this height; none before the chain is known.
+    pub block: Option<BlockSummary>,
     /// The blocks from genesis up to and with this height; asked for only when a statement reads them.
     pub blocks: BlockList,
 }
@@ -134,6 +136,7 @@ impl Snapshot {
             proposals: Vec::new(),
             committees: Vec::new(),
             parameters: None,
+            block: None,
             blocks: Arc::new(Vec::new),
         }
     }

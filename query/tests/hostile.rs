@@ -177,3 +177,29 @@ async fn statements_have_bounds() {
     }
     assert_eq!(session.sql("SELECT 1").await.unwrap().rows(), 1);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_memory_spills_only_where_the_operator_says() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let city = common::city().await;
+    let folder = tempfile::tempdir().unwrap();
+    let private = |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    private(0o700);
+    let sorted = "SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY t DESC) AS n FROM \
+                  (SELECT repeat('x', 20) || v::text AS t FROM generate_series(1, 1200000) AS s(v)))";
+    let small = QueryConfig { memory_limit_mib: 40, parallelism: 1, ..QueryConfig::default() };
+    let error = city.engine_with(small.clone()).sql(sorted, None).await.expect_err("it does not fit");
+    assert_eq!(error.state.0, "53200", "{error}");
+
+    let spilling = QueryConfig { spill_folder: Some(folder.path().to_owned()), ..small };
+    let answer = city.engine_with(spilling.clone()).sql(sorted, None).await.unwrap();
+    assert_eq!(answer.rows(), 1);
+    // The folder itself is bounded too, and one that others can enter is not used at all.
+    let bounded = QueryConfig { spill_mib_max: 1, ..spilling.clone() };
+    assert!(city.engine_with(bounded).sql(sorted, None).await.is_err());
+    private(0o755);
+    let refused = city.try_engine_with(spilling).expect_err("others can enter it");
+    assert!(refused.to_string().contains("chmod 0700"), "{refused}");
+}

@@ -103,3 +103,29 @@ async fn the_same_statement_at_the_same_height_gives_the_same_rows() {
         assert_eq!(again.height, cairn_proof::Height(4));
     }
 }
+
+/// EXPLAIN ANALYZE of a query: the number behind the first of each name.
+async fn analyzed(engine: &Engine, query: &str, names: &[&str]) -> Vec<String> {
+    let answer = engine.sql(&format!("EXPLAIN ANALYZE {query}"), None).await.unwrap();
+    let batch = &answer.batches[0];
+    let plan = batch.column(1).as_string::<i32>().value(0).to_owned();
+    let value = |name: &&str| {
+        let from = plan.find(&format!("{name}=")).unwrap_or_else(|| panic!("{name} is not in\n{plan}"));
+        plan[from + name.len() + 1..].split([',', ']']).next().unwrap().to_owned()
+    };
+    names.iter().map(value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_analyze_shows_what_was_opened_and_verified() {
+    let city = common::city().await;
+    let engine = city.engine();
+    let names = ["segments_opened", "segments_pruned", "groups_verified", "bytes_verified", "time_verifying"];
+    let query = "SELECT detector FROM traffic.flow WHERE _partition = 0 AND _timestamp = '2026-01-01T00:00:04Z'";
+    let found = analyzed(&engine, query, &names).await;
+    // One segment of the five: 2 rows, less than a chunk group.
+    assert_eq!(found[..2], ["1", "4"]);
+    assert_ne!(found[2], "0", "{found:?}");
+    assert_ne!(found[3], "0", "{found:?}");
+    assert!(engine.metrics().verified_bytes() > 0);
+}

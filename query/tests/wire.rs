@@ -287,6 +287,88 @@ async fn statements_end_in_time_or_when_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_when_its_client_is_gone() {
+    let endless =
+        "SELECT count(*) FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7";
+    let city = common::city().await;
+    let config = QueryConfig { statements_max: 1, ..QueryConfig::default() };
+    let running = serve_with(&city, config).await;
+    let config = format!("host=127.0.0.1 port={} user=analyst", running.addr.port());
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    let socket = tokio::spawn(connection);
+    let asked = tokio::time::timeout(Duration::from_millis(500), client.simple_query(endless)).await;
+    assert!(asked.is_err(), "it runs");
+    // Another one waits for its turn, and is told so when its time is over.
+    let other = connect(&running).await;
+    other.client.simple_query("SET statement_timeout = '200ms'").await.unwrap();
+    let error = other.client.simple_query("SELECT 1").await.expect_err("no turn");
+    assert_eq!(state(&error).code(), "53000", "{error:?}");
+    assert!(error.as_db_error().unwrap().message().contains("statements_max"), "{error:?}");
+
+    // The socket closes without a word.
+    socket.abort();
+    other.client.simple_query("SET statement_timeout = '30s'").await.unwrap();
+    other.client.simple_query("SELECT 1").await.expect("the first statement ended with its client");
+    assert_eq!(running.engine().metrics().statements("cancelled"), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_bytes_out_have_bounds() {
+    let city = common::city().await;
+    let config = QueryConfig { rows_out_max: 100, mib_out_max: 1, ..QueryConfig::default() };
+    let running = serve_with(&city, config).await;
+    let db = connect(&running).await;
+    for (query, key) in [
+        ("SELECT * FROM generate_series(1, 101)", "rows_out_max = 100"),
+        ("SELECT repeat('x', 20000) FROM generate_series(1, 100)", "mib_out_max = 1"),
+    ] {
+        let error = db.client.simple_query(query).await.expect_err(query);
+        assert_eq!(state(&error), SqlState::PROGRAM_LIMIT_EXCEEDED, "{error:?}");
+        assert!(error.as_db_error().unwrap().message().contains(key), "{error:?}");
+    }
+    let rows = db.client.query("SELECT * FROM generate_series(1, 100)", &[]).await.unwrap();
+    assert_eq!(rows.len(), 100);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_is_said_on_the_wire() {
+    let city = common::city().await;
+    std::fs::remove_file(city.segment("traffic.flow", 0, 3)).unwrap();
+    let running = serve(&city).await;
+    let db = connect_as(&running, "options='-c cairn.on_unverified=exclude'").await.unwrap();
+    let rows = db.client.query("SELECT * FROM traffic.flow", &[]).await.unwrap();
+    assert_eq!(rows.len(), 7);
+    let notices = db.notices().join("\n");
+    for part in
+        ["WARNING: cairn: 1 segments with 2 records", "WARNING: cairn: left out: stream traffic.flow, partition 0"]
+    {
+        assert!(notices.contains(part), "{part:?} is missing in {notices}");
+    }
+    let listed = db.client.query("SELECT what, since FROM cairn.problems", &[]).await;
+    assert_eq!(listed.unwrap().len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_behind_is_told_by_its_blocks_time() {
+    let city = common::city().await;
+    let running = serve(&city).await;
+    let db = connect(&running).await;
+    // The city's newest block is of the new year of 2026.
+    db.client.simple_query("SET cairn.max_staleness = '1min'").await.unwrap();
+    let error = db.client.simple_query("SELECT count(*) FROM traffic.flow").await.expect_err("an old block");
+    assert_eq!(state(&error), SqlState::CANNOT_CONNECT_NOW);
+    assert!(error.as_db_error().unwrap().message().contains("cairn.max_staleness allows 60000 ms"), "{error:?}");
+    // Who names a height wants that one, however old.
+    db.client.simple_query("SELECT count(*) FROM traffic.flow AS OF 4").await.unwrap();
+    db.client.simple_query("SET cairn.max_staleness = '100000d'").await.unwrap();
+    db.client.simple_query("SELECT count(*) FROM traffic.flow").await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_client_too_many_is_told_so() {
     let city = common::city().await;
     let running = serve_with(&city, QueryConfig { connections_max: 2, ..QueryConfig::default() }).await;

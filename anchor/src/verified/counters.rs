@@ -21,7 +21,30 @@ pub struct Counters {
     pub failures: IntCounter,
 }
 
+/// What one read did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Bytes that were read and matched.
+    pub bytes_verified: u64,
+    /// Chunk groups of 16 KiB that matched.
+    pub groups_verified: u64,
+    /// Nanoseconds spent reading from a local disk.
+    pub read_nanoseconds: u64,
+    /// Nanoseconds spent hashing and comparing.
+    pub hash_nanoseconds: u64,
+    /// Hash trees that were loaded and checked.
+    pub trees_loaded: u64,
+}
+
 impl Counters {
+    pub(crate) fn add(&self, work: &Work) {
+        self.bytes_verified.inc_by(work.bytes_verified);
+        self.groups_verified.inc_by(work.groups_verified);
+        self.read_nanoseconds.inc_by(work.read_nanoseconds);
+        self.hash_nanoseconds.inc_by(work.hash_nanoseconds);
+        self.trees_loaded.inc_by(work.trees_loaded);
+    }
+
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
             bytes_asked: IntCounter::new("cairn_verified_asked_bytes_total", "Bytes that readers asked for.")?,

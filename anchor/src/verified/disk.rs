@@ -6,7 +6,7 @@
 //!
 //! Links are not followed: a file counts only if its real path is the one below the root folder that its name says.
 
-use super::counters::Counters;
+use super::counters::Work;
 use super::error::{Fault, Part, VerifyError};
 use super::trees::{FileStamp, TreeCache};
 use crate::outboard::{GROUP_BYTES, Outboard, outboard_size};
@@ -52,7 +52,7 @@ impl Disk {
         &self,
         object: &AnchoredObject,
         cache: &TreeCache,
-        counters: &Counters,
+        work: &mut Work,
     ) -> Result<Arc<Outboard>, VerifyError> {
         let refused = |fault| VerifyError::new(object, Part::Outboard, fault);
         let path = self.locate(&object.outboard_path()).map_err(refused)?;
@@ -64,7 +64,7 @@ impl Disk {
         let stored = read_whole(&path, outboard_size(object.size)).map_err(refused)?;
         let tree = Outboard::decode(&stored, object.size, object.blake3).map_err(|wrong| refused(wrong.into()))?;
         let tree = Arc::new(tree);
-        counters.trees_loaded.inc();
+        work.trees_loaded += 1;
         cache.insert(&object.path, stamp, &tree);
         Ok(tree)
     }
@@ -75,7 +75,7 @@ impl Disk {
         object: &AnchoredObject,
         tree: &Outboard,
         ranges: &[Range<u64>],
-        counters: &Counters,
+        work: &mut Work,
     ) -> Result<Vec<Bytes>, VerifyError> {
         let refused = |fault| VerifyError::new(object, Part::Segment, fault);
         let open = || {
@@ -84,7 +84,15 @@ impl Disk {
             Ok(file)
         };
         let mut file = open().map_err(refused)?;
-        ranges.iter().map(|range| read_range(&mut file, tree, range, counters).map_err(refused)).collect()
+        ranges.iter().map(|range| read_range(&mut file, tree, range, work).map_err(refused)).collect()
+    }
+
+    /// The stored bytes as they are, at most `most` of them, unverified.
+    pub(super) fn read_unverified(&self, path: &Path, most: u64) -> Result<Vec<u8>, Fault> {
+        let file = File::open(self.locate(path)?).map_err(io_fault)?;
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).map_err(io_fault)?;
+        Ok(bytes)
     }
 
     /// The file that an object's path names, if neither it nor a folder on the way to it is a link.
@@ -102,7 +110,7 @@ impl Disk {
     }
 }
 
-fn read_range(file: &mut File, tree: &Outboard, range: &Range<u64>, counters: &Counters) -> Result<Bytes, Fault> {
+fn read_range(file: &mut File, tree: &Outboard, range: &Range<u64>, work: &mut Work) -> Result<Bytes, Fault> {
     file.seek(SeekFrom::Start(range.start)).map_err(io_fault)?;
     let mut buffer = Vec::with_capacity((range.end - range.start) as usize);
     let (mut read_ns, mut hash_ns) = (0, 0);
@@ -122,10 +130,10 @@ fn read_range(file: &mut File, tree: &Outboard, range: &Range<u64>, counters: &C
         hash_ns += between.elapsed().as_nanos() as u64;
         at = end;
     }
-    counters.read_nanoseconds.inc_by(read_ns);
-    counters.hash_nanoseconds.inc_by(hash_ns);
-    counters.bytes_verified.inc_by(range.end - range.start);
-    counters.groups_verified.inc_by((range.end - range.start).div_ceil(GROUP_BYTES));
+    work.read_nanoseconds += read_ns;
+    work.hash_nanoseconds += hash_ns;
+    work.bytes_verified += range.end - range.start;
+    work.groups_verified += (range.end - range.start).div_ceil(GROUP_BYTES);
     Ok(Bytes::from(buffer))
 }
 

@@ -25,7 +25,7 @@ mod error;
 mod tests;
 mod trees;
 
-pub use counters::Counters;
+pub use counters::{Counters, Work};
 pub use error::{Fault, Kind, Part, VerifyError};
 
 use crate::outboard::{GROUP_BYTES, Mismatch, OBJECT_BYTES_MAX, Outboard, align, outboard_size};
@@ -75,6 +75,24 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct VerifiedStore {
     inner: Arc<Inner>,
+    observer: Option<Observer>,
+}
+
+/// Hears, for each read, whose bytes were verified and how much work it was.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(&AnchoredObject, &Work) + Send + Sync>);
+
+impl Observer {
+    /// An observer that is called once a read, before its bytes are handed out.
+    pub fn new(hear: impl Fn(&AnchoredObject, &Work) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for VerifiedStore {
@@ -123,7 +141,7 @@ impl VerifiedStore {
 
     fn with_backend(backend: Backend, roots: Arc<Roots>) -> Result<Self, OpenError> {
         let (trees, counters) = (TreeCache::new(TREE_CACHE_BYTES), Counters::new()?);
-        Ok(Self { inner: Arc::new(Inner { backend, roots, trees, counters }) })
+        Ok(Self { inner: Arc::new(Inner { backend, roots, trees, counters }), observer: None })
     }
 
     /// The registry that it reads by.
@@ -134,6 +152,55 @@ impl VerifiedStore {
     /// What it did so far.
     pub fn counters(&self) -> &Counters {
         &self.inner.counters
+    }
+
+    /// The same store, whose reads `observer` hears of besides the counters.
+    #[must_use]
+    pub fn observed_by(&self, observer: Observer) -> Self {
+        Self { inner: Arc::clone(&self.inner), observer: Some(observer) }
+    }
+
+    /// Reads an object from its first byte to its last and checks all of it; nothing is kept.
+    ///
+    /// # Errors
+    /// [`VerifyError`], at the first part that does not verify.
+    pub async fn check_whole(&self, object: &Arc<AnchoredObject>) -> Result<(), VerifyError> {
+        let mut at = 0;
+        loop {
+            let end = (at + PIECE_BYTES).min(object.size);
+            self.read(object, &[at..end]).await?;
+            at = end;
+            if at >= object.size {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The stored bytes of an object **as they are, unverified**, at most as many as the anchor says and `most`.
+    ///
+    /// For showing what stands in the place of an object that was refused, marked as such; for nothing else.
+    ///
+    /// # Errors
+    /// [`VerifyError`], if there is nothing to read.
+    pub async fn read_unverified(&self, object: &Arc<AnchoredObject>, most: u64) -> Result<Vec<u8>, VerifyError> {
+        let most = most.min(object.size);
+        if let Backend::Remote(store) = &self.inner.backend {
+            let store = store.as_ref();
+            return match get_at_most(store, &object.path, most).await {
+                Ok(bytes) => Ok(bytes),
+                Err(error) => Err(remote_failure(store, object, Part::Segment, object.size, &error).await),
+            };
+        }
+        let (inner, asked) = (Arc::clone(&self.inner), Arc::clone(object));
+        let task = tokio::task::spawn_blocking(move || match &inner.backend {
+            Backend::Disk(disk) => {
+                disk.read_unverified(&asked.path, most).map_err(|fault| VerifyError::new(&asked, Part::Segment, fault))
+            }
+            Backend::Remote(_) => {
+                Err(VerifyError::new(&asked, Part::Segment, Fault::NotAFile { found: "a remote store" }))
+            }
+        });
+        task.await.unwrap_or_else(|stopped| Err(unreadable(object, Part::Segment, &stopped)))
     }
 
     /// Verified bytes of an anchored object: one buffer a range, in the order of the ranges.
@@ -165,7 +232,12 @@ impl VerifiedStore {
             return Err(VerifyError::new(object, Part::Segment, fault));
         }
         let merged = merge(ranges, size);
-        let buffers = self.read_merged(object, merged.clone()).await?;
+        let (buffers, work) = self.read_merged(object, merged.clone()).await;
+        self.inner.counters.add(&work);
+        if let Some(Observer(hear)) = &self.observer {
+            hear(object, &work);
+        }
+        let buffers = buffers?;
         Ok(ranges.iter().map(|range| slice(range, &merged, &buffers)).collect())
     }
 
@@ -173,14 +245,21 @@ impl VerifiedStore {
         &self,
         object: &Arc<AnchoredObject>,
         merged: Vec<Range<u64>>,
-    ) -> Result<Vec<Bytes>, VerifyError> {
+    ) -> (Result<Vec<Bytes>, VerifyError>, Work) {
         let (inner, object) = (Arc::clone(&self.inner), Arc::clone(object));
         match &self.inner.backend {
-            Backend::Remote(store) => inner.read_remote(store.as_ref(), &object, merged).await,
+            Backend::Remote(store) => {
+                let mut work = Work::default();
+                (inner.read_remote(store.as_ref(), &object, merged, &mut work).await, work)
+            }
             Backend::Disk(_) => {
                 let asked = Arc::clone(&object);
-                let task = tokio::task::spawn_blocking(move || inner.read_disk(&object, &merged));
-                task.await.unwrap_or_else(|stopped| Err(unreadable(&asked, Part::Segment, &stopped)))
+                let task = tokio::task::spawn_blocking(move || {
+                    let mut work = Work::default();
+                    (inner.read_disk(&object, &merged, &mut work), work)
+                });
+                let failed = |stopped| (Err(unreadable(&asked, Part::Segment, &stopped)), Work::default());
+                task.await.unwrap_or_else(failed)
             }
         }
     }
@@ -225,12 +304,17 @@ impl VerifiedStore {
 }
 
 impl Inner {
-    fn read_disk(&self, object: &AnchoredObject, merged: &[Range<u64>]) -> Result<Vec<Bytes>, VerifyError> {
+    fn read_disk(
+        &self,
+        object: &AnchoredObject,
+        merged: &[Range<u64>],
+        work: &mut Work,
+    ) -> Result<Vec<Bytes>, VerifyError> {
         let Backend::Disk(disk) = &self.backend else {
             return Err(VerifyError::new(object, Part::Segment, Fault::NotAFile { found: "a remote store" }));
         };
-        let tree = disk.tree(object, &self.trees, &self.counters)?;
-        disk.read(object, &tree, merged, &self.counters)
+        let tree = disk.tree(object, &self.trees, work)?;
+        disk.read(object, &tree, merged, work)
     }
 
     async fn read_remote(
@@ -238,8 +322,9 @@ impl Inner {
         store: &dyn ObjectStore,
         object: &Arc<AnchoredObject>,
         merged: Vec<Range<u64>>,
+        work: &mut Work,
     ) -> Result<Vec<Bytes>, VerifyError> {
-        let tree = self.remote_tree(store, object).await?;
+        let tree = self.remote_tree(store, object, work).await?;
         if merged.is_empty() {
             return Ok(Vec::new());
         }
@@ -249,46 +334,24 @@ impl Inner {
         };
         let total: u64 = merged.iter().map(|range| range.end - range.start).sum();
         if total <= INLINE_HASH_BYTES {
-            return self.check(object, &tree, &merged, buffers);
+            return check(object, &tree, &merged, buffers, work);
         }
-        let (inner, asked) = (Arc::clone(&self), Arc::clone(object));
-        let task = tokio::task::spawn_blocking(move || inner.check(&asked, &tree, &merged, buffers));
-        task.await.unwrap_or_else(|stopped| Err(unreadable(object, Part::Segment, &stopped)))
-    }
-
-    /// Checks buffers that another store handed over, their lengths included.
-    fn check(
-        &self,
-        object: &AnchoredObject,
-        tree: &Outboard,
-        merged: &[Range<u64>],
-        buffers: Vec<Bytes>,
-    ) -> Result<Vec<Bytes>, VerifyError> {
-        let refused = |fault| VerifyError::new(object, Part::Segment, fault);
-        if buffers.len() != merged.len() {
-            let reason = format!("{} ranges were asked for, {} came", merged.len(), buffers.len());
-            return Err(refused(Fault::Unreadable { reason }));
-        }
-        let started = Instant::now();
-        let mut verified = 0;
-        for (range, buffer) in merged.iter().zip(&buffers) {
-            let found = buffer.len() as u64;
-            if found != range.end - range.start {
-                return Err(refused(Fault::Size { expected: object.size, found: range.start + found }));
-            }
-            tree.verify(range.start, buffer).map_err(|wrong| refused(wrong.into()))?;
-            verified += found;
-        }
-        self.counters.hash_nanoseconds.inc_by(started.elapsed().as_nanos() as u64);
-        self.counters.bytes_verified.inc_by(verified);
-        self.counters.groups_verified.inc_by(verified.div_ceil(GROUP_BYTES));
-        Ok(buffers)
+        let (asked, mut done) = (Arc::clone(object), *work);
+        let task = tokio::task::spawn_blocking(move || {
+            let checked = check(&asked, &tree, &merged, buffers, &mut done);
+            (checked, done)
+        });
+        let (checked, done) =
+            task.await.unwrap_or_else(|stopped| (Err(unreadable(object, Part::Segment, &stopped)), *work));
+        *work = done;
+        checked
     }
 
     async fn remote_tree(
         &self,
         store: &dyn ObjectStore,
         object: &AnchoredObject,
+        work: &mut Work,
     ) -> Result<Arc<Outboard>, VerifyError> {
         let stamp = FileStamp::default();
         if let Some(tree) = self.trees.get(&object.path, stamp) {
@@ -305,10 +368,39 @@ impl Inner {
         }
         let tree = Outboard::decode(&stored, object.size, object.blake3).map_err(|wrong| refused(wrong.into()))?;
         let tree = Arc::new(tree);
-        self.counters.trees_loaded.inc();
+        work.trees_loaded += 1;
         self.trees.insert(&object.path, stamp, &tree);
         Ok(tree)
     }
+}
+
+/// Checks buffers that another store handed over, their lengths included.
+fn check(
+    object: &AnchoredObject,
+    tree: &Outboard,
+    merged: &[Range<u64>],
+    buffers: Vec<Bytes>,
+    work: &mut Work,
+) -> Result<Vec<Bytes>, VerifyError> {
+    let refused = |fault| VerifyError::new(object, Part::Segment, fault);
+    if buffers.len() != merged.len() {
+        let reason = format!("{} ranges were asked for, {} came", merged.len(), buffers.len());
+        return Err(refused(Fault::Unreadable { reason }));
+    }
+    let started = Instant::now();
+    let mut verified = 0;
+    for (range, buffer) in merged.iter().zip(&buffers) {
+        let found = buffer.len() as u64;
+        if found != range.end - range.start {
+            return Err(refused(Fault::Size { expected: object.size, found: range.start + found }));
+        }
+        tree.verify(range.start, buffer).map_err(|wrong| refused(wrong.into()))?;
+        verified += found;
+    }
+    work.hash_nanoseconds += started.elapsed().as_nanos() as u64;
+    work.bytes_verified += verified;
+    work.groups_verified += verified.div_ceil(GROUP_BYTES);
+    Ok(buffers)
 }
 
 /// Reads a whole object, and stops one byte after `size`: a store cannot make us take more memory.

@@ -35,8 +35,11 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
+use super::checked::sort_out;
 use super::facts::{BLOCK, select, signed, signed32};
 use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+use crate::problems::Problems;
+use crate::scope::{OnUnverified, StatementScope};
 
 /// The scan's columns, in its order: file columns, then constants.
 const SCAN: [&str; 8] = [OFFSET, TIMESTAMP, KEY, RAW, ERROR, "stream", PARTITION, BLOCK];
@@ -61,11 +64,12 @@ pub(crate) struct QuarantineTable {
     facts: SchemaRef,
     anchors: Arc<[Arc<AnchorEntry>]>,
     store: VerifiedStore,
+    problems: Arc<Problems>,
 }
 
 impl QuarantineTable {
     /// Over those of `anchors` that quarantine something.
-    pub(crate) fn new(anchors: Arc<[Arc<AnchorEntry>]>, store: VerifiedStore) -> Result<Self> {
+    pub(crate) fn new(anchors: Arc<[Arc<AnchorEntry>]>, store: VerifiedStore, problems: Arc<Problems>) -> Result<Self> {
         let own = own_columns();
         let field = |name: &str| -> Result<Arc<Field>> {
             match name {
@@ -91,6 +95,7 @@ impl QuarantineTable {
             facts: Arc::new(Schema::new(facts)),
             anchors,
             store,
+            problems,
         })
     }
 
@@ -148,10 +153,20 @@ impl TableProvider for QuarantineTable {
             None => (0..TABLE.len()).collect(),
         };
         let output = project_schema(&self.table, Some(&wanted))?;
-        let entries = select(state, &self.facts, &self.anchors, &Self::about_facts(filters)?)?;
+        let mut entries = select(state, &self.facts, &self.anchors, &Self::about_facts(filters)?)?;
+        entries.retain(|entry| entry.anchor.quarantined > 0);
+        let pruned = self.anchors.len().saturating_sub(entries.len());
+        let scope = StatementScope::of(state);
+        if scope.on_unverified != OnUnverified::Refuse {
+            // There is no column to flag a row with: what does not verify is left out in both modes.
+            let sorted = sort_out(&self.store, &self.problems, entries, None).await?;
+            for (entry, problem) in &sorted.broken {
+                scope.left_out(problem, entry.anchor.quarantined);
+            }
+            entries = sorted.sound;
+        }
         let files: Vec<SegmentFile> = entries
             .into_iter()
-            .filter(|entry| entry.anchor.quarantined > 0)
             .map(|entry| SegmentFile {
                 constants: vec![
                     ScalarValue::Utf8(Some(entry.anchor.stream.clone())),
@@ -173,8 +188,9 @@ impl TableProvider for QuarantineTable {
             projection: columns,
             limit: None,
             bounds: Bounds { offset: place(OFFSET), timestamp: place(TIMESTAMP), exact: false },
+            pruned,
         }
-        .plan(state)?;
+        .plan(state, &self.store)?;
         let error: Arc<dyn PhysicalExpr> = Arc::new(Column::new(ERROR, wanted.len()));
         let quarantined = Arc::new(FilterExec::try_new(Arc::new(IsNotNullExpr::new(error)), scan)?);
         let renamed = wanted.iter().enumerate().map(|(at, column)| {

@@ -9,19 +9,22 @@
 
 use std::sync::Arc;
 
+use cairn_anchor::roots::AnchoredObject;
 use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::AnchorEntry;
+use cairn_proof::statement::Anchor;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::MetricBuilder;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
@@ -52,6 +55,8 @@ pub(crate) struct SegmentScan<'a> {
     pub(crate) limit: Option<usize>,
     /// Where `_offset` and `_timestamp` stand in `schema`, if statistics about them may be used.
     pub(crate) bounds: Bounds,
+    /// How many segments the anchors' facts ruled out, for EXPLAIN ANALYZE.
+    pub(crate) pruned: usize,
 }
 
 /// Columns of a scan that anchors give bounds for.
@@ -65,16 +70,16 @@ pub(crate) struct Bounds {
 
 impl SegmentScan<'_> {
     /// The physical plan.
-    pub(crate) fn plan(self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+    pub(crate) fn plan(self, state: &dyn Session, store: &VerifiedStore) -> Result<Arc<dyn ExecutionPlan>> {
         let runtime = state.runtime_env();
         let url = store_url()?;
-        let store = runtime.object_store(&url)?;
         let footers = runtime.cache_manager.get_file_metadata_cache();
         let parquet = &state.config_options().execution.parquet;
         let options = TableParquetOptions { global: parquet.clone(), ..TableParquetOptions::default() };
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store, footers)));
+            .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store.clone(), footers)));
+        MetricBuilder::new(source.metrics()).global_counter("segments_pruned").add(self.pruned);
         if let Some(hint) = parquet.metadata_size_hint {
             source = source.with_metadata_size_hint(hint);
         }
@@ -184,25 +189,25 @@ fn object_meta(entry: &AnchorEntry) -> ObjectMeta {
 
 /// Fails for the first segment whose anchor the verified store did not take: it names an object that is not its own.
 pub(crate) fn refuse_foreign(store: &VerifiedStore, files: &[SegmentFile]) -> Result<()> {
-    for file in files {
-        let anchor = &file.entry.anchor;
-        let path = Path::from(anchor.segment.path.as_str());
-        let known = store.roots().get(&path).is_some_and(|object| {
-            object.blake3 == anchor.segment.blake3
-                && object.size == anchor.segment.size
-                && object.stream == anchor.stream
-        });
-        if !known {
-            return Err(DataFusionError::External(Box::new(ForeignSegment {
-                stream: anchor.stream.clone(),
-                partition: anchor.partition.0,
-                first: anchor.first.0,
-                last: anchor.last.0,
-                path: anchor.segment.path.clone(),
-            })));
-        }
+    match files.iter().find_map(|file| own_object(store, &file.entry.anchor).err()) {
+        Some(foreign) => Err(DataFusionError::External(Box::new(foreign))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The object that an anchor names, if it is the batch's own.
+pub(crate) fn own_object(store: &VerifiedStore, anchor: &Anchor) -> Result<Arc<AnchoredObject>, ForeignSegment> {
+    let path = Path::from(anchor.segment.path.as_str());
+    let own = |object: &Arc<AnchoredObject>| {
+        object.blake3 == anchor.segment.blake3 && object.size == anchor.segment.size && object.stream == anchor.stream
+    };
+    store.roots().get(&path).filter(own).ok_or_else(|| ForeignSegment {
+        stream: anchor.stream.clone(),
+        partition: anchor.partition.0,
+        first: anchor.first.0,
+        last: anchor.last.0,
+        path: anchor.segment.path.clone(),
+    })
 }
 
 /// An anchor names an object that does not follow from its own facts.
@@ -212,11 +217,11 @@ pub(crate) fn refuse_foreign(store: &VerifiedStore, files: &[SegmentFile]) -> Re
      names an object that is not this batch's own"
 )]
 pub(crate) struct ForeignSegment {
-    stream: String,
-    partition: u32,
-    first: u64,
-    last: u64,
-    path: String,
+    pub(crate) stream: String,
+    pub(crate) partition: u32,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) path: String,
 }
 
 /// Splits files into at most `groups` runs of about the same size, keeping their order.

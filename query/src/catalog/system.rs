@@ -40,6 +40,11 @@
 //! `public_key` (it signs with now), `controller` (null for those of the genesis and for validators), `block`, `revoked`
 //! (block), `expires`.
 //!
+//! `cairn.problems`, one row for each batch that statements of this process found not to verify ([`crate::problems`]); no
+//! fact of the chain, and the same at every height: `stream`, `partition`, `first_offset`, `last_offset`, `part` (segment,
+//! hash tree, anchor), `object`, `block` (that finalized it), `what` (was expected and found), `since` and `last_seen`
+//! (this machine's clock), `times` (that statements met it).
+//!
 //! `cairn.roles`: `stream`, `role`, `identity`, `granted`, `block` (in which that was said last).
 
 use std::collections::HashMap;
@@ -66,6 +71,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::facts::{signed, signed32};
+use crate::problems::{Listed, Problems};
 use crate::snapshot::{IdentityAt, ProposalAt, Snapshot, StreamAt, ValidatorAt};
 
 /// How many rows go into one batch.
@@ -83,6 +89,7 @@ pub(crate) enum SystemKind {
     Parameters,
     Identities,
     Roles,
+    Problems,
 }
 
 /// A column: its name, its type, whether it may be null, and how its values come from rows.
@@ -403,6 +410,23 @@ fn role_columns() -> Vec<Column<RoleAt>> {
     ]
 }
 
+fn problem_columns() -> Vec<Column<Listed>> {
+    vec![
+        text("stream", |rows| texts(rows.iter().map(|row| &row.problem.stream))),
+        column("partition", DataType::Int32, |rows| ints(rows.iter().map(|row| row.problem.partition))),
+        long("first_offset", |rows| longs(rows.iter().map(|row| row.problem.first))),
+        long("last_offset", |rows| longs(rows.iter().map(|row| row.problem.last))),
+        text("part", |rows| texts(rows.iter().map(|row| &row.problem.part))),
+        text("object", |rows| texts(rows.iter().map(|row| &row.problem.object))),
+        long("block", |rows: &[Listed]| optional_longs(rows.iter().map(|row| row.problem.block.map(|block| block.0))))
+            .nullable(),
+        text("what", |rows| texts(rows.iter().map(|row| &row.problem.what))),
+        column("since", time_type(), |rows| times(rows.iter().map(|row| Some(row.since_ms)))),
+        column("last_seen", time_type(), |rows| times(rows.iter().map(|row| Some(row.last_ms)))),
+        long("times", |rows| longs(rows.iter().map(|row| row.times))),
+    ]
+}
+
 fn schema_of<R>(columns: &[Column<R>]) -> SchemaRef {
     let fields: Vec<Field> =
         columns.iter().map(|column| Field::new(column.name, column.data_type.clone(), column.nullable)).collect();
@@ -426,10 +450,11 @@ pub(crate) struct SystemTable {
     kind: SystemKind,
     schema: SchemaRef,
     snapshot: Arc<Snapshot>,
+    problems: Arc<Problems>,
 }
 
 impl SystemTable {
-    pub(crate) fn new(kind: SystemKind, snapshot: Arc<Snapshot>) -> Self {
+    pub(crate) fn new(kind: SystemKind, snapshot: Arc<Snapshot>, problems: Arc<Problems>) -> Self {
         let schema = match kind {
             SystemKind::Anchors => schema_of(&anchor_columns()),
             SystemKind::Blocks => schema_of(&block_columns()),
@@ -440,8 +465,9 @@ impl SystemTable {
             SystemKind::Parameters => schema_of(&parameter_columns()),
             SystemKind::Identities => schema_of(&identity_columns()),
             SystemKind::Roles => schema_of(&role_columns()),
+            SystemKind::Problems => schema_of(&problem_columns()),
         };
-        Self { kind, schema, snapshot }
+        Self { kind, schema, snapshot, problems }
     }
 
     fn batches(&self, wanted: &[usize]) -> Result<Vec<RecordBatch>> {
@@ -463,6 +489,7 @@ impl SystemTable {
             }
             SystemKind::Roles => batches_of(&role_columns(), wanted, &self.snapshot.roles),
             SystemKind::Identities => batches_of(&identity_columns(), wanted, &self.snapshot.identities),
+            SystemKind::Problems => batches_of(&problem_columns(), wanted, &self.problems.all()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A stream as a table.
 //!
-//! Columns: those of the stream's schema, then `_partition`, `_offset`, `_timestamp` and `_block`. Rows: the records
-//! that are not quarantined. Most segments hold none that is; their rows are the table's rows, with exact counts and
+//! Columns: those of the stream's schema, then `_partition`, `_offset`, `_timestamp`, `_block` and `_verified`. Rows: the
+//! records that are not quarantined. Most segments hold none that is; their rows are the table's rows, with exact counts and
 //! bounds, and a limit may be pushed into the scan. A segment with quarantined records is read with its `_error`
 //! column, filtered, and nothing of it is exact before the filter. The two kinds are scanned side by side:
 //!
@@ -12,6 +12,10 @@
 //!                                └ Filter (_error IS NULL)
 //!                                    └ scan (some quarantined)
 //! ```
+//!
+//! `_verified` is true for each row that a scan gives, for a scan gives no other. A statement that asked for it
+//! (`cairn.on_unverified`) goes on without segments that do not verify ([`super::checked`]), or gets what can be read of
+//! them as a third input of the union, from memory, with `_verified = false` ([`super::unverified`]).
 
 use std::sync::Arc;
 
@@ -23,6 +27,7 @@ use cairn_chain_client::AnchorEntry;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, project_schema};
 use datafusion::datasource::TableType;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -34,8 +39,15 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 
+use super::checked::{Sorted, sort_out};
 use super::facts::{BLOCK, decided_by_facts, select, signed, signed32, valid_records};
 use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+use super::unverified::{readable, with_constants};
+use crate::problems::{Problem, Problems};
+use crate::scope::{OnUnverified, StatementScope};
+
+/// Whether a row's bytes were verified, as a column.
+const VERIFIED: &str = "_verified";
 
 /// The columns of a stream's table and where they come from.
 #[derive(Debug, Clone)]
@@ -62,15 +74,16 @@ impl StreamColumns {
         };
         let (partition, offset, timestamp, error) = (find(PARTITION)?, find(OFFSET)?, find(TIMESTAMP)?, find(ERROR)?);
         let block = Arc::new(Field::new(BLOCK, DataType::Int64, false));
+        let verified = Arc::new(Field::new(VERIFIED, DataType::Boolean, false));
         let values: Vec<_> = values.fields().iter().cloned().collect();
         let count = values.len();
         let file: Vec<_> = values.iter().cloned().chain([offset.clone(), timestamp.clone(), error]).collect();
         let scan = TableSchema::builder(Arc::new(Schema::new(file)))
-            .with_table_partition_cols(vec![Arc::clone(&partition), Arc::clone(&block)])
+            .with_table_partition_cols(vec![Arc::clone(&partition), Arc::clone(&block), Arc::clone(&verified)])
             .build();
-        let table: Vec<_> = values.into_iter().chain([partition, offset, timestamp, block]).collect();
-        // Scan: values, _offset, _timestamp, _error, _partition, _block.
-        let place = (0..count).chain([count + 3, count, count + 1, count + 4]).collect();
+        let table: Vec<_> = values.into_iter().chain([partition, offset, timestamp, block, verified]).collect();
+        // Scan: values, _offset, _timestamp, _error, _partition, _block, _verified.
+        let place = (0..count).chain([count + 3, count, count + 1, count + 4, count + 5]).collect();
         Ok(Self { table: Arc::new(Schema::new(table)), scan, place, error: count + 2, bounds: (count, count + 1) })
     }
 }
@@ -81,48 +94,48 @@ pub(crate) struct StreamTable {
     pub(crate) columns: Arc<StreamColumns>,
     pub(crate) anchors: Arc<[Arc<AnchorEntry>]>,
     pub(crate) store: VerifiedStore,
+    pub(crate) problems: Arc<Problems>,
+}
+
+/// The constants of an anchor's rows, in the order of the scan's.
+fn constants(entry: &AnchorEntry, verified: bool) -> Vec<ScalarValue> {
+    vec![
+        ScalarValue::Int32(Some(signed32(entry.anchor.partition.0))),
+        ScalarValue::Int64(Some(signed(entry.height.0))),
+        ScalarValue::Boolean(Some(verified)),
+    ]
+}
+
+/// What a scan is asked for, besides its segments.
+struct Asked<'a> {
+    state: &'a dyn Session,
+    projection: Vec<usize>,
+    limit: Option<usize>,
+    pruned: usize,
 }
 
 impl StreamTable {
-    fn scan_of(
-        &self,
-        state: &dyn Session,
-        entries: Vec<Arc<AnchorEntry>>,
-        projection: Vec<usize>,
-        limit: Option<usize>,
-        exact: bool,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files: Vec<SegmentFile> = entries
-            .into_iter()
-            .map(|entry| SegmentFile {
-                constants: vec![
-                    ScalarValue::Int32(Some(signed32(entry.anchor.partition.0))),
-                    ScalarValue::Int64(Some(signed(entry.height.0))),
-                ],
-                entry,
-            })
-            .collect();
+    fn scan_of(&self, asked: Asked<'_>, entries: Vec<Arc<AnchorEntry>>, exact: bool) -> Result<Arc<dyn ExecutionPlan>> {
+        let files: Vec<SegmentFile> =
+            entries.into_iter().map(|entry| SegmentFile { constants: constants(&entry, true), entry }).collect();
         refuse_foreign(&self.store, &files)?;
         let (offset, timestamp) = self.columns.bounds;
         SegmentScan {
             schema: &self.columns.scan,
             files,
-            projection,
-            limit,
+            projection: asked.projection,
+            limit: asked.limit,
             bounds: Bounds { offset, timestamp, exact },
+            pruned: asked.pruned,
         }
-        .plan(state)
+        .plan(asked.state, &self.store)
     }
 
     /// Scans segments that hold quarantined records, without those records.
-    fn filtered_scan(
-        &self,
-        state: &dyn Session,
-        entries: Vec<Arc<AnchorEntry>>,
-        projection: &[usize],
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn filtered_scan(&self, asked: Asked<'_>, entries: Vec<Arc<AnchorEntry>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection = asked.projection.clone();
         let with_error: Vec<usize> = projection.iter().copied().chain([self.columns.error]).collect();
-        let scan = self.scan_of(state, entries, with_error, None, false)?;
+        let scan = self.scan_of(Asked { projection: with_error, limit: None, ..asked }, entries, false)?;
         let error: Arc<dyn PhysicalExpr> = Arc::new(Column::new(ERROR, projection.len()));
         let valid = Arc::new(FilterExec::try_new(Arc::new(IsNullExpr::new(error)), scan)?);
         let schema = valid.schema();
@@ -132,6 +145,36 @@ impl StreamTable {
             (column, name)
         });
         Ok(Arc::new(ProjectionExec::try_new(kept.collect::<Vec<_>>(), valid)?))
+    }
+
+    /// What can be read of segments that do not verify, each row marked so; the rest is left out, and said to be.
+    async fn flagged(
+        &self,
+        scope: &Arc<StatementScope>,
+        broken: Vec<(Arc<AnchorEntry>, Problem)>,
+        places: &[usize],
+        output: &SchemaRef,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let mut rows = Vec::new();
+        for (entry, problem) in broken {
+            let found = match scope.on_unverified {
+                OnUnverified::Flag => readable(&self.store, &entry, self.columns.scan.file_schema(), scope).await,
+                OnUnverified::Refuse | OnUnverified::Exclude => None,
+            };
+            let Some(found) = found else {
+                scope.left_out(&problem, valid_records(&entry.anchor));
+                continue;
+            };
+            scope.flagged(&problem);
+            let constants = constants(&entry, false);
+            for batch in found {
+                rows.push(with_constants(&batch, &constants, output, places)?);
+            }
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(MemorySourceConfig::try_new_exec(&[rows], Arc::clone(output), None)?))
     }
 }
 
@@ -190,18 +233,29 @@ impl TableProvider for StreamTable {
         let places: Vec<usize> = wanted.iter().map(|column| self.columns.place[*column]).collect();
         let mut entries = select(state, &self.columns.table, &self.anchors, filters)?;
         entries.retain(|entry| valid_records(&entry.anchor) > 0);
-        if let Some(limit) = limit.filter(|_| filters.iter().all(decided_by_facts)) {
-            enough(&mut entries, limit);
+        let limit = limit.filter(|_| filters.iter().all(decided_by_facts));
+        let pruned = self.anchors.len().saturating_sub(entries.len());
+        let scope = StatementScope::of(state);
+        let Sorted { mut sound, broken } = match scope.on_unverified {
+            OnUnverified::Refuse => Sorted { sound: entries, broken: Vec::new() },
+            OnUnverified::Exclude | OnUnverified::Flag => sort_out(&self.store, &self.problems, entries, limit).await?,
+        };
+        if let Some(limit) = limit {
+            enough(&mut sound, limit);
         }
-        let (clean, mixed): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.anchor.quarantined == 0);
-        let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
+        let (clean, mixed): (Vec<_>, Vec<_>) = sound.into_iter().partition(|entry| entry.anchor.quarantined == 0);
+        let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(3);
         if !clean.is_empty() {
-            let limit = limit.filter(|_| filters.iter().all(decided_by_facts));
-            plans.push(self.scan_of(state, clean, places.clone(), limit, true)?);
+            let asked = Asked { state, projection: places.clone(), limit, pruned };
+            plans.push(self.scan_of(asked, clean, true)?);
         }
         if !mixed.is_empty() {
-            plans.push(self.filtered_scan(state, mixed, &places)?);
+            // What was ruled out is told once.
+            let pruned = if plans.is_empty() { pruned } else { 0 };
+            let asked = Asked { state, projection: places.clone(), limit: None, pruned };
+            plans.push(self.filtered_scan(asked, mixed)?);
         }
+        plans.extend(self.flagged(&scope, broken, &places, &output).await?);
         match plans.len() {
             0 => Ok(Arc::new(EmptyExec::new(output))),
             1 => Ok(plans.swap_remove(0)),

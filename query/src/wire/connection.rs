@@ -3,6 +3,10 @@
 //! The loop is that of `pgwire::tokio::process_socket` without TLS, over a socket that knows where messages begin and
 //! end: pgwire alone would hold up to 1 GiB of a message before it looks at it. A message that says it is longer than
 //! `message_bytes_max` ends the connection before its body is read.
+//!
+//! While a statement runs nobody reads the socket, so a client that is gone would not be noticed until rows are sent. The
+//! connection therefore looks, a few times a second, whether the peer has closed its end; if so, the statement is dropped,
+//! which stops it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +20,8 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::response::{GssEncResponse, SslResponse};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage, SslNegotiationMetaMessage};
 use datafusion_postgres::pgwire::tokio::server::{PgWireMessageServerCodec, process_error, process_message};
-use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 
@@ -30,6 +34,9 @@ const STARTUP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a message may be before the session has begun.
 const STARTUP_BYTES_MAX: usize = 10_000;
 
+/// How often to look whether the client of a running statement is still there.
+const GONE_CHECK_PAUSE: Duration = Duration::from_millis(250);
+
 type Socket = Framed<BoundedSocket, PgWireMessageServerCodec<Prepared>>;
 
 /// Serves one client until it leaves.
@@ -40,7 +47,10 @@ pub(super) async fn serve(
     message_bytes_max: usize,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let bounded = BoundedSocket::new(socket, message_bytes_max);
+    // The same socket under a second descriptor, to be watched while the first is read and written.
+    let socket = socket.into_std()?;
+    let watched = TcpStream::from_std(socket.try_clone()?)?;
+    let bounded = BoundedSocket::new(TcpStream::from_std(socket)?, message_bytes_max);
     let mut socket = Framed::new(bounded, PgWireMessageServerCodec::new(DefaultClient::new(peer, false)));
     let patience = tokio::time::sleep(STARTUP_PATIENCE);
     tokio::pin!(patience);
@@ -54,7 +64,11 @@ pub(super) async fn serve(
             None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
             Some(Err(error)) => return give_up(&mut socket, error.into()).await,
             Some(Ok(PgWireFrontendMessage::SslNegotiation(asked))) => negotiate(&mut socket, asked).await?,
-            Some(Ok(message)) => answer(&mut socket, message, &handlers).await?,
+            Some(Ok(message)) => tokio::select! {
+                biased;
+                answered = answer(&mut socket, message, &handlers) => answered?,
+                () = gone(&watched) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            },
         }
     }
 }
@@ -66,6 +80,18 @@ fn is_beginning(socket: &Socket) -> bool {
             | PgWireConnectionState::AwaitingStartup
             | PgWireConnectionState::AuthenticationInProgress
     )
+}
+
+/// Waits until the peer has closed its end, whether what it sent before was read or not.
+async fn gone(socket: &TcpStream) {
+    loop {
+        tokio::time::sleep(GONE_CHECK_PAUSE).await;
+        match socket.ready(Interest::READABLE).now_or_never() {
+            Some(Ok(ready)) if ready.is_read_closed() => return,
+            Some(Err(_)) => return,
+            Some(Ok(_)) | None => {}
+        }
+    }
 }
 
 /// Declines encryption; the client may go on without it.

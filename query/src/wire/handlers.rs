@@ -127,6 +127,9 @@ impl Queries {
                 if rows.of_chain {
                     tell_height(client, &session, rows.height).await?;
                 }
+                for warning in &rows.warnings {
+                    tell(client, "WARNING", "01000", warning.clone()).await?;
+                }
                 let options = FormatOptions::from_client_metadata(client.metadata());
                 let tag = match &statement.action {
                     Action::Fetch { .. } => "FETCH",
@@ -171,10 +174,19 @@ where
         client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
     }
     if session.settings().wants_notices() {
-        let notice =
-            ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), format!("cairn: computed at block {height}"));
-        client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(notice))).await?;
+        tell(client, "NOTICE", "00000", format!("cairn: computed at block {height}")).await?;
     }
+    Ok(())
+}
+
+/// Says something beside the answer.
+async fn tell<C>(client: &mut C, severity: &str, state: &str, message: String) -> PgWireResult<()>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let notice = ErrorInfo::new(severity.to_owned(), state.to_owned(), message);
+    client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(notice))).await?;
     Ok(())
 }
 

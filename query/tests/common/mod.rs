@@ -207,6 +207,7 @@ impl City {
             proposals: proposals(height),
             committees: committees(height),
             parameters: Some(Parameters { epoch_blocks: 3, heartbeat_ms: 500, ..Parameters::default() }),
+            block: Some(block(height.0)),
             blocks: Arc::new(move || (0..=height.0).map(block).collect()),
         }
     }
@@ -216,9 +217,13 @@ impl City {
     }
 
     pub(crate) fn engine_with(&self, config: QueryConfig) -> Engine {
+        self.try_engine_with(config).unwrap()
+    }
+
+    pub(crate) fn try_engine_with(&self, config: QueryConfig) -> Result<Engine, cairn_query::StartError> {
         let snapshots = (0..=self.newest.0).map(|height| self.snapshot(Height(height))).collect();
         let store = self.store.verified(Arc::new(Roots::new())).unwrap();
-        Engine::new(config, Arc::new(FixedSnapshots::new(snapshots)), store, &Registry::new()).unwrap()
+        Engine::new(config, Arc::new(FixedSnapshots::new(snapshots)), store, &Registry::new())
     }
 
     /// The file of the segment that holds `offset`.
