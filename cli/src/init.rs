@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
-use cairn_query::QueryConfig;
+use cairn_query::{QueryConfig, WithoutPassword};
 
 use crate::config::{
     ChainSection, Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection,
@@ -41,6 +41,9 @@ pub(crate) struct InitArgs {
     /// Address that every role listens on. Anything but loopback is for containers and private networks.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub(crate) listen_host: IpAddr,
+    /// Who needs no password for SQL: nobody, those on this machine, or anybody; the others log in (`cairn login`).
+    #[arg(long, value_enum, default_value_t = NoPassword::Loopback)]
+    pub(crate) sql_without_password: NoPassword,
     /// Host by which validators are reached, `{}` standing for the index, such as `validator-{}`.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) validator_host: Option<String>,
@@ -57,6 +60,24 @@ pub(crate) struct InitArgs {
     pub(crate) join: JoinArgs,
 }
 
+/// Who needs no password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NoPassword {
+    None,
+    Loopback,
+    Any,
+}
+
+impl From<NoPassword> for WithoutPassword {
+    fn from(who: NoPassword) -> Self {
+        match who {
+            NoPassword::None => Self::None,
+            NoPassword::Loopback => Self::Loopback,
+            NoPassword::Any => Self::Any,
+        }
+    }
+}
+
 impl InitArgs {
     /// A network with the defaults in `dir`, at `base_port`.
     pub(crate) fn local(dir: PathBuf, base_port: u16) -> Self {
@@ -67,6 +88,7 @@ impl InitArgs {
             base_port,
             kafka: None,
             listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            sql_without_password: NoPassword::Loopback,
             validator_host: None,
             heartbeat_ms: Parameters::default().heartbeat_ms,
             epoch_blocks: Parameters::default().epoch_blocks,
@@ -224,6 +246,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
                 host: args.listen_host,
                 port: ports.postgres(),
                 allow_remote_clients: !args.listen_host.is_loopback(),
+                without_password: args.sql_without_password.into(),
                 ..QueryConfig::default()
             },
         },

@@ -27,6 +27,7 @@ mod home;
 mod identity;
 mod init;
 mod join;
+mod login;
 mod metrics;
 mod output;
 mod publish;
@@ -79,6 +80,7 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     Status(status::StatusArgs),
     Sql(sql::SqlArgs),
+    Login(login::LoginArgs),
     Prove(evidence::ProveArgs),
     Verify(evidence::VerifyArgs),
     Audit(evidence::AuditArgs),
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         // Offline by design: no runtime, no network.
         Command::Verify(args) => evidence::verify(args),
+        Command::Login(args) => login::login(args).map(|()| 0),
         command => on_runtime(command),
     };
     match outcome {
@@ -120,6 +123,7 @@ fn on_runtime(command: &Command) -> anyhow::Result<u8> {
             Command::Publish(args) => publish::publish(args).await.map(|()| 0),
             Command::Simulate(args) => simulate::simulate(args).await.map(|()| 0),
             Command::Status(args) => status::status(args).await.map(|()| 0),
+            Command::Login(args) => login::login(args).map(|()| 0),
             Command::Sql(args) => sql::sql(args).await.map(|()| 0),
             Command::Prove(args) => evidence::prove(args).await.map(|()| 0),
             Command::Verify(args) => evidence::verify(args),

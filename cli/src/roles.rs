@@ -17,7 +17,7 @@ use cairn_anchor::store::SegmentStore;
 use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
-use cairn_query::QueryService;
+use cairn_query::{QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -151,7 +151,12 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
     let metrics = metrics::serve(config.query.metrics, "query metrics", "[query] metrics", registry.clone()).await?;
     let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
     let store = segment_store(&home, &config)?.verified(Arc::new(Roots::new()))?;
-    let mut running = QueryService::start(config.query.postgres.clone(), follower, store, &registry).await?;
+    let mut postgres = config.query.postgres.clone();
+    if let Some(tls) = &mut postgres.tls {
+        // Relative to the folder, as every path in the file.
+        *tls = TlsFiles { certificate: home.path().join(&tls.certificate), key: home.path().join(&tls.key) };
+    }
+    let mut running = QueryService::start(postgres, follower, store, &registry).await?;
     ready(&format!("query postgres {} metrics http://{metrics}/metrics", running.addr))?;
     tokio::select! {
         () = running.wait() => bail!("query ended by itself: see its log"),

@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls, SimpleQueryMessage};
 
 use crate::home::Home;
+use crate::login::token;
 use crate::output::{Format, Table};
 
 /// Run a statement over the verified records.
@@ -23,6 +24,9 @@ pub(crate) struct SqlArgs {
     dir: PathBuf,
     /// The statement.
     sql: String,
+    /// Log in with this key file, where the query role asks for it.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// See the records as of this block height.
     #[arg(long, value_name = "HEIGHT")]
     as_of: Option<u64>,
@@ -41,7 +45,12 @@ pub(crate) struct Answer {
 /// Runs `cairn sql`.
 pub(crate) async fn sql(args: &SqlArgs) -> Result<()> {
     let home = Home::open(&args.dir)?;
-    let answer = query(home.config()?.postgres(), &args.sql, args.as_of).await?;
+    let config = home.config()?;
+    let login = args.key.as_ref().map(|key| {
+        let audience = &config.query.postgres.audience;
+        token(key, None, home.genesis()?.tag(), audience, LOGIN_S)
+    });
+    let answer = query_as(config.postgres(), &args.sql, args.as_of, login.transpose()?.as_deref()).await?;
     answer.table.print(args.format)?;
     if args.format == Format::Table {
         crate::say!("{} rows", answer.table.len())?;
@@ -54,10 +63,19 @@ pub(crate) async fn sql(args: &SqlArgs) -> Result<()> {
     Ok(())
 }
 
-/// Asks the Postgres port at `addr`.
+/// Asks the Postgres port at `addr`, without a password.
 pub(crate) async fn query(addr: SocketAddr, sql: &str, as_of: Option<u64>) -> Result<Answer> {
+    query_as(addr, sql, as_of, None).await
+}
+
+/// How long a token lives that one statement is asked with, in seconds.
+const LOGIN_S: u64 = 60;
+
+/// Asks the Postgres port at `addr`, with a login token as password where one is given.
+async fn query_as(addr: SocketAddr, sql: &str, as_of: Option<u64>, login: Option<&str>) -> Result<Answer> {
     let mut config = tokio_postgres::Config::new();
     config.host(addr.ip().to_string()).port(addr.port()).user("cairn").dbname("cairn");
+    config.password(login.unwrap_or_default());
     config.connect_timeout(std::time::Duration::from_secs(5));
     let (client, mut connection) = config
         .connect(NoTls)

@@ -35,6 +35,7 @@ mod form;
 pub mod genesis;
 pub mod header;
 pub mod identity;
+pub mod login;
 pub mod note;
 pub mod parameters;
 pub mod receipt;

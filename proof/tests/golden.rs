@@ -47,6 +47,7 @@ fn files() -> Vec<(String, String)> {
     files.push(("state.txt".into(), vectors::state::text()));
     files.push(("signed-records.json".into(), vectors::signed_record::vectors()));
     files.push(("checkpoint.txt".into(), vectors::checkpoint().to_text()));
+    files.push(("login.txt".into(), vectors::login()));
     files.push(("anchor.tlog-proof".into(), vectors::tlog_proof().to_text()));
     for (name, proof) in vectors::state_proofs() {
         files.push((name.into(), String::from_utf8(proof.to_json().unwrap()).unwrap()));
@@ -113,7 +114,7 @@ fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
 fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
     let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
     let nothing = |_| false;
-    let forms: [(&str, Accepts, fn(u8) -> bool); 9] = [
+    let forms: [(&str, Accepts, fn(u8) -> bool); 10] = [
         ("city.json", bodies::genesis, genesis_end),
         ("receipt.json", bodies::receipt, nothing),
         ("receipts/one.json", bodies::receipt, nothing),
@@ -123,6 +124,7 @@ fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are
         ("state-proof-absent.json", bodies::state_proof, nothing),
         ("checkpoint.txt", bodies::note, nothing),
         ("anchor.tlog-proof", bodies::tlog_proof, nothing),
+        ("login.txt", bodies::login, nothing),
     ];
     for (name, accepts, may_follow) in forms {
         let whole = std::fs::read(path(name)).unwrap();

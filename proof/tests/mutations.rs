@@ -175,6 +175,11 @@ fn changed_dids() {
 }
 
 #[test]
+fn changed_login_tokens() {
+    mutate(&["login.txt"], bodies::login);
+}
+
+#[test]
 fn changed_headers() {
     mutate(&["header-0", "header"], bodies::header);
 }
@@ -217,9 +222,10 @@ proptest! {
     /// Nothing that anybody sends does harm.
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        let bodies: [fn(&[u8]) -> bool; 12] = [
+        let bodies: [fn(&[u8]) -> bool; 13] = [
             bodies::record, bodies::statement, bodies::header, bodies::block, bodies::certificate, bodies::receipt,
             bodies::genesis, bodies::state_proof, bodies::did, bodies::note, bodies::tlog_proof, bodies::tile,
+            bodies::login,
         ];
         for body in bodies {
             body(&bytes);

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::{AnchorEntry, BlockSummary};
+use cairn_proof::identity::IdentityId;
 use cairn_proof::statement::StreamDefinition;
 use cairn_proof::units::Height;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -26,7 +27,7 @@ use datafusion::datasource::TableType;
 use datafusion::error::DataFusionError;
 
 use crate::problems::Problems;
-use crate::snapshot::{Snapshot, StreamAt};
+use crate::snapshot::{IdentityAt, Snapshot, StreamAt};
 use quarantine::QuarantineTable;
 use system::{SystemKind, SystemTable};
 use table::{StreamColumns, StreamTable};
@@ -126,6 +127,11 @@ impl HeightCatalog {
     /// The block at this height, if the chain is known that far.
     pub(crate) fn block(&self) -> Option<&BlockSummary> {
         self.snapshot.block.as_ref()
+    }
+
+    /// A registered identity.
+    pub(crate) fn identity(&self, id: &IdentityId) -> Option<&IdentityAt> {
+        self.snapshot.identities.iter().find(|known| known.entry.id == *id)
     }
 
     /// The block that finalized a batch, by what names the batch.

@@ -7,9 +7,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cairn_proof::login::AUDIENCE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1024 * 1024;
+/// The audience of login tokens, unless configured otherwise.
+const AUDIENCE: &str = "cairn-query";
 
 /// How the query role runs. Every field has a default, so an empty table is a valid configuration.
 ///
@@ -26,9 +29,12 @@ pub struct QueryConfig {
     pub host: IpAddr,
     /// The Postgres port; 0 lets the system choose one, which is then in [`crate::RunningQuery::addr`].
     pub port: u16,
-    /// Listen on an address that other machines reach. The port asks for no password, so this is for containers
-    /// and private networks that keep strangers out by other means.
+    /// Listen on an address that other machines reach.
     pub allow_remote_clients: bool,
+    /// Who needs no password; everybody else logs in as an identity on the chain, with a token of `cairn login`.
+    pub without_password: WithoutPassword,
+    /// The name of this service in login tokens: one that is for another is refused.
+    pub audience: String,
     /// How long to try again to listen on a port that is in use, in milliseconds.
     pub bind_retry_ms: u64,
     /// How many clients may be connected at once; the next one is told so and turned away.
@@ -62,6 +68,31 @@ pub struct QueryConfig {
     pub parallelism: usize,
     /// How many rows are handed on at a time.
     pub batch_rows: usize,
+    /// What the Postgres port is served with over TLS; without it clients are told that there is none.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files that the Postgres port is served with over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate, and behind it those that it rests on.
+    pub certificate: PathBuf,
+    /// Its private key, of mode 0600.
+    pub key: PathBuf,
+}
+
+/// Which clients need no password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutPassword {
+    /// None: everybody logs in.
+    #[default]
+    None,
+    /// Those on this machine.
+    Loopback,
+    /// All: for containers and private networks that keep strangers out by other means.
+    Any,
 }
 
 impl Default for QueryConfig {
@@ -70,6 +101,8 @@ impl Default for QueryConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 5433,
             allow_remote_clients: false,
+            without_password: WithoutPassword::None,
+            audience: AUDIENCE.to_owned(),
             bind_retry_ms: 3_000,
             connections_max: 64,
             memory_limit_mib: 1_024,
@@ -85,6 +118,7 @@ impl Default for QueryConfig {
             spill_mib_max: 16_384,
             parallelism: std::thread::available_parallelism().map_or(2, |n| n.get().min(16)),
             batch_rows: 8_192,
+            tls: None,
         }
     }
 }
@@ -127,9 +161,19 @@ impl QueryConfig {
             return Err(ConfigError {
                 key: "host",
                 value: self.host.to_string(),
-                allowed: "the Postgres port asks for no password, so it listens on a loopback address (127.0.0.1 or \
-                          ::1) unless allow_remote_clients = true"
+                allowed: "the Postgres port listens on a loopback address (127.0.0.1 or ::1) unless \
+                          allow_remote_clients = true"
                     .to_owned(),
+            });
+        }
+        if self.audience.is_empty()
+            || self.audience.len() > AUDIENCE_BYTES_MAX
+            || !self.audience.chars().all(|c| c.is_ascii_graphic())
+        {
+            return Err(ConfigError {
+                key: "audience",
+                value: self.audience.clone(),
+                allowed: format!("allowed are 1 to {AUDIENCE_BYTES_MAX} printable ASCII characters without spaces"),
             });
         }
         in_range("bind_retry_ms", self.bind_retry_ms, 0..=60_000)?;

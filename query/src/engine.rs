@@ -15,6 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use cairn_anchor::roots::AnchoredObject;
 use cairn_anchor::verified::VerifiedStore;
+use cairn_proof::statement::ChainTag;
 use cairn_proof::units::Height;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -37,6 +38,7 @@ use crate::session::Session;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::statement::StatementParser;
 use crate::structs::MaskNullRecords;
+use crate::wire::auth::Principal;
 
 /// How many heights' catalogues are kept for statements that come back to them.
 const CATALOGS_KEPT: usize = 8;
@@ -56,6 +58,14 @@ pub enum StartError {
     /// DataFusion could not be set up.
     #[error("the query engine cannot be set up: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
+    /// The certificate or the key of the Postgres port cannot be used.
+    #[error("query: TLS file {path}: {reason}")]
+    Tls {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The Postgres port cannot be listened on.
     #[error("query: cannot listen on {addr} for Postgres clients: {source}; {advice}")]
     Listen {
@@ -180,7 +190,12 @@ impl Engine {
     /// # Errors
     /// Only by a defect.
     pub fn session(&self) -> Result<Session> {
-        Session::open(self.clone())
+        Session::open(self.clone(), None)
+    }
+
+    /// Opens a session for an identity that logged in.
+    pub(crate) fn session_for(&self, principal: Option<Principal>) -> Result<Session> {
+        Session::open(self.clone(), principal)
     }
 
     /// The newest finalized height that statements can see.
@@ -188,6 +203,11 @@ impl Engine {
         let newest = self.inner.source.newest();
         self.inner.metrics.follower_at(newest.0);
         newest
+    }
+
+    /// What binds signatures to the chain that statements see; none without a chain.
+    pub fn chain(&self) -> Option<ChainTag> {
+        self.inner.source.chain()
     }
 
     /// The configuration.

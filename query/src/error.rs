@@ -91,6 +91,10 @@ impl SqlState {
     pub const INSUFFICIENT_RESOURCES: Self = Self("53000");
     /// `out_of_memory`
     pub const OUT_OF_MEMORY: Self = Self("53200");
+    /// `invalid_password`
+    pub const INVALID_PASSWORD: Self = Self("28P01");
+    /// `invalid_authorization_specification`
+    pub const INVALID_AUTHORIZATION: Self = Self("28000");
     /// `too_many_connections`
     pub const TOO_MANY_CONNECTIONS: Self = Self("53300");
     /// `program_limit_exceeded`

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cairn_chain_client::Follower;
 use cairn_proof::epoch::epoch_of;
 use cairn_proof::identity::PublicKey;
-use cairn_proof::statement::StreamDefinition;
+use cairn_proof::statement::{ChainTag, StreamDefinition};
 use cairn_proof::units::Height;
 
 use crate::error::{QueryError, Result};
@@ -19,6 +19,7 @@ use crate::snapshot::{BlockList, IdentityAt, ProposalAt, Snapshot, SnapshotSourc
 /// Snapshots of the chain that a [`Follower`] follows.
 pub struct FollowedChain {
     follower: Follower,
+    chain: ChainTag,
     /// Definitions by the statement that registered them, so that snapshots share them.
     definitions: Mutex<HashMap<cairn_proof::Digest, Arc<StreamDefinition>>>,
 }
@@ -32,7 +33,8 @@ impl fmt::Debug for FollowedChain {
 impl FollowedChain {
     /// Over a follower, which goes on following.
     pub fn new(follower: Follower) -> Self {
-        Self { follower, definitions: Mutex::default() }
+        let chain = follower.ledger().genesis().tag();
+        Self { follower, chain, definitions: Mutex::default() }
     }
 
     fn blocks(&self, up_to: Height) -> BlockList {
@@ -46,6 +48,10 @@ impl FollowedChain {
 }
 
 impl SnapshotSource for FollowedChain {
+    fn chain(&self) -> Option<ChainTag> {
+        Some(self.chain)
+    }
+
     fn newest(&self) -> Height {
         self.follower.ledger().height()
     }

@@ -42,7 +42,7 @@ pub use cairn_chain_client::{
     AnchorEntry, BlockSummary, CommitteeAt, EpochCounts, IdentityEntry, ProposalEntry, RoleAt, ValidatorEntry,
     ValidatorStatus,
 };
-pub use config::{ConfigError, QueryConfig};
+pub use config::{ConfigError, QueryConfig, TlsFiles, WithoutPassword};
 pub use engine::{Answer, Engine, StartError};
 pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use follower::FollowedChain;

@@ -43,6 +43,7 @@ use crate::problems::now_ms;
 use crate::scope::StatementScope;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
+use crate::wire::auth::{Principal, check as check_principal};
 
 /// How many batches a statement may be ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
@@ -71,6 +72,8 @@ pub struct Session {
     settings: Mutex<Settings>,
     transaction: Mutex<Transaction>,
     cursors: tokio::sync::Mutex<HashMap<String, Rows>>,
+    /// Whom it speaks for; nobody in particular for embedded use and clients that need no password.
+    principal: Option<Principal>,
 }
 
 impl std::fmt::Debug for Session {
@@ -128,7 +131,7 @@ pub(crate) struct Planned {
 }
 
 impl Session {
-    pub(crate) fn open(engine: Engine) -> Result<Self> {
+    pub(crate) fn open(engine: Engine, principal: Option<Principal>) -> Result<Self> {
         let catalog = engine.catalog(engine.newest())?;
         let current = Arc::new(CurrentCatalog(RwLock::new(catalog)));
         let catalogs = SessionCatalogs::new(Arc::clone(&current), Arc::clone(engine.static_tables()))
@@ -143,12 +146,17 @@ impl Session {
             settings: Mutex::default(),
             transaction: Mutex::new(Transaction::None),
             cursors: tokio::sync::Mutex::default(),
+            principal,
         })
     }
 
     /// The height that the last statement ran at.
     pub fn height(&self) -> Height {
         self.current.get().height()
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -259,6 +267,9 @@ impl Session {
         parameters: Option<ParamValues>,
         clock: StatementClock,
     ) -> Result<Outcome> {
+        if let Some(principal) = &self.principal {
+            check_principal(&self.engine, principal)?;
+        }
         let tag = statement.action.tag();
         tracing::debug!(statement = %statement.text, as_of = ?statement.as_of, "query: statement");
         match &statement.action {

@@ -13,7 +13,7 @@ use cairn_chain_client::{
 use cairn_proof::committee::Committee;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::parameters::Parameters;
-use cairn_proof::statement::StreamDefinition;
+use cairn_proof::statement::{ChainTag, StreamDefinition};
 use cairn_proof::units::Height;
 
 use crate::error::{QueryError, Result};
@@ -152,17 +152,27 @@ pub trait SnapshotSource: fmt::Debug + Send + Sync {
     /// # Errors
     /// The height is not known here.
     fn snapshot(&self, at: Height) -> Result<Arc<Snapshot>>;
+
+    /// What binds signatures to this chain; none if it is not known, and then nobody can log in.
+    fn chain(&self) -> Option<ChainTag>;
 }
 
 /// A fixed series of snapshots: what a chain looked like after each block.
 #[derive(Debug, Clone)]
-pub struct FixedSnapshots(Vec<Arc<Snapshot>>);
+pub struct FixedSnapshots(Vec<Arc<Snapshot>>, Option<ChainTag>);
 
 impl FixedSnapshots {
     /// Takes the snapshots in any order. A height between two of them sees the lower one.
     pub fn new(mut snapshots: Vec<Snapshot>) -> Self {
         snapshots.sort_by_key(|snapshot| snapshot.height);
-        Self(snapshots.into_iter().map(Arc::new).collect())
+        Self(snapshots.into_iter().map(Arc::new).collect(), None)
+    }
+
+    /// Says which chain they are of.
+    #[must_use]
+    pub fn of_chain(mut self, chain: ChainTag) -> Self {
+        self.1 = Some(chain);
+        self
     }
 }
 
@@ -181,5 +191,9 @@ impl SnapshotSource for FixedSnapshots {
             Some(snapshot) => Ok(Arc::new(Snapshot { height: at, ..Snapshot::clone(snapshot) })),
             None => Ok(Arc::new(Snapshot::empty(at))),
         }
+    }
+
+    fn chain(&self) -> Option<ChainTag> {
+        self.1
     }
 }

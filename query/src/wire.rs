@@ -6,15 +6,16 @@
 //! ```
 //!
 //! The protocol's frames are `pgwire`'s, values and the `pg_catalog` tables `datafusion-postgres`'. What happens in a
-//! session is [`crate::session`]'s; this module and its children only translate. There is no password and no TLS, so
-//! the port listens on loopback addresses unless the operator says otherwise.
+//! session is [`crate::session`]'s; this module and its children only translate, and find out who asks ([`auth`]).
 
+pub(crate) mod auth;
 mod connection;
 mod encode;
 mod errors;
 mod handlers;
 mod parameters;
 mod startup;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::QueryConfig;
 use crate::engine::{Engine, StartError};
@@ -85,6 +87,7 @@ impl QueryService {
     /// # Errors
     /// The port cannot be listened on.
     pub async fn serve(engine: Engine) -> Result<RunningQuery, StartError> {
+        let tls = engine.config().tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(engine.config()).await?;
         let addr = listener.local_addr().map_err(|source| StartError::Listen {
             addr: SocketAddr::new(engine.config().host, engine.config().port),
@@ -92,7 +95,7 @@ impl QueryService {
             advice: "try again".to_owned(),
         })?;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(listener, engine.clone(), stopped));
+        let task = tokio::spawn(accept(listener, engine.clone(), tls, stopped));
         tracing::info!(%addr, "query: Postgres clients are served");
         Ok(RunningQuery { addr, engine, stop, task: Some(task), watch: None })
     }
@@ -159,7 +162,7 @@ async fn listen(config: &QueryConfig) -> Result<TcpListener, StartError> {
     }
 }
 
-async fn accept(listener: TcpListener, engine: Engine, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, engine: Engine, tls: Option<TlsAcceptor>, mut stopped: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(engine.config().connections_max as usize));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let cancels = Arc::new(Cancels::default());
@@ -186,9 +189,9 @@ async fn accept(listener: TcpListener, engine: Engine, mut stopped: watch::Recei
         };
         let handlers = Handlers::new(engine.clone(), Arc::clone(&cancels), full);
         let count = (!full).then(|| engine.metrics().connected());
-        let message_bytes_max = engine.config().message_bytes_max;
+        let tls = tls.clone();
         connections.spawn(async move {
-            if let Err(error) = connection::serve(socket, peer, handlers, message_bytes_max).await {
+            if let Err(error) = connection::serve(socket, peer, handlers, tls).await {
                 tracing::debug!(%error, %peer, "query: a connection ended");
             }
             drop((permit, count));

@@ -6,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cairn_query::{QueryConfig, QueryService, RunningQuery, StartError};
+use cairn_query::{QueryConfig, QueryService, RunningQuery, StartError, WithoutPassword};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -44,7 +44,8 @@ async fn connect(running: &RunningQuery) -> Connected {
 }
 
 async fn serve_with(city: &common::City, config: QueryConfig) -> RunningQuery {
-    QueryService::serve(city.engine_with(QueryConfig { port: 0, ..config })).await.unwrap()
+    let without_password = WithoutPassword::Loopback;
+    QueryService::serve(city.engine_with(QueryConfig { port: 0, without_password, ..config })).await.unwrap()
 }
 
 async fn serve(city: &common::City) -> RunningQuery {

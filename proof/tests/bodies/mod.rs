@@ -15,6 +15,7 @@ use cairn_proof::digest::{Digest, sha256};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{PublicKey, SigningKey};
+use cairn_proof::login::SignedLogin;
 use cairn_proof::note::Note;
 use cairn_proof::parameters::Parameters;
 use cairn_proof::receipt::Receipt;
@@ -206,6 +207,23 @@ pub(crate) fn did(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(key.did().as_bytes(), bytes, "a key has one did");
+    true
+}
+
+/// A login token. Signed again by another key, it differs in the signature alone.
+pub(crate) fn login(bytes: &[u8]) -> bool {
+    let Some(signed) = std::str::from_utf8(bytes).ok().and_then(|text| SignedLogin::parse(text).ok()) else {
+        return false;
+    };
+    let (key, chain) = (SigningKey::from_seed(&[77; 32]), ChainTag(Digest([78; 32])));
+    let login = signed.login();
+    let verified = signed.verify(&key.public(), &chain, &login.audience, login.issued_s);
+    assert!(verified.is_err(), "nobody has signed with this key for this chain");
+    let again = login.sign(&key, &chain).expect("what was decoded passed the checks of signing");
+    // Base64 puts three bytes into four characters: the signature's last 64 bytes begin within the last 88.
+    let unsigned = bytes.len() - 88;
+    assert_eq!(again.len(), bytes.len());
+    assert_eq!(&again.as_bytes()[..unsigned], &bytes[..unsigned], "a login token has one encoding");
     true
 }
 

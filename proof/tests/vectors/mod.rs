@@ -21,6 +21,7 @@ use cairn_proof::evidence::{self, Equivocation, Message};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
+use cairn_proof::login::Login;
 use cairn_proof::note::{Algorithm, Note, VerifierKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::record::{BatchSecret, OwnedRecord};
@@ -71,6 +72,17 @@ pub(crate) fn genesis() -> Genesis {
         ],
         parameters: Parameters::default(),
     }
+}
+
+/// The device's login token.
+pub(crate) fn login() -> String {
+    let login = Login {
+        identity: key(DEVICE).identity(),
+        audience: "cairn-query".into(),
+        issued_s: 1_700_000_000,
+        expires_s: 1_700_003_600,
+    };
+    login.sign(&key(DEVICE), &genesis().tag()).unwrap()
 }
 
 pub(crate) fn record(index: u64) -> OwnedRecord {

@@ -1,6 +1,6 @@
 //! One connection: its messages, in order, each no longer than allowed.
 //!
-//! The loop is that of `pgwire::tokio::process_socket` without TLS, over a socket that knows where messages begin and
+//! The loop is that of `pgwire::tokio::process_socket`, over a socket that knows where messages begin and
 //! end: pgwire alone would hold up to 1 GiB of a message before it looks at it. A message that says it is longer than
 //! `message_bytes_max` ends the connection before its body is read.
 //!
@@ -23,11 +23,15 @@ use datafusion_postgres::pgwire::tokio::server::{PgWireMessageServerCodec, proce
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::codec::Framed;
 
+use super::auth;
 use super::errors;
 use super::handlers::{Handlers, Prepared};
 use crate::error::{QueryError, SqlState};
+use crate::session::Session;
 
 /// How long a client may take to say who it is.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,33 +48,92 @@ pub(super) async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
     handlers: Handlers,
-    message_bytes_max: usize,
+    tls: Option<TlsAcceptor>,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // The same socket under a second descriptor, to be watched while the first is read and written.
     let socket = socket.into_std()?;
     let watched = TcpStream::from_std(socket.try_clone()?)?;
-    let bounded = BoundedSocket::new(TcpStream::from_std(socket)?, message_bytes_max);
-    let mut socket = Framed::new(bounded, PgWireMessageServerCodec::new(DefaultClient::new(peer, false)));
+    let plain = BoundedSocket::new(Stream::Plain(TcpStream::from_std(socket)?));
+    let mut socket = Framed::new(plain, PgWireMessageServerCodec::new(DefaultClient::new(peer, false)));
+    let message_bytes_max = handlers.startup.engine.config().message_bytes_max;
     let patience = tokio::time::sleep(STARTUP_PATIENCE);
     tokio::pin!(patience);
     loop {
         let beginning = is_beginning(&socket);
+        if !beginning {
+            socket.get_mut().frames.most = message_bytes_max;
+        }
+        let session = socket.session_extensions().get::<Session>();
         let message = tokio::select! {
             () = &mut patience, if beginning => return Ok(()),
+            error = revoked(session.as_deref(), &handlers) => return dismiss(&mut socket, error).await,
             message = socket.next() => message,
         };
         match message {
             None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
             Some(Err(error)) => return give_up(&mut socket, error.into()).await,
+            Some(Ok(PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresSsl(_))))
+                if tls.is_some() && !socket.is_secure() =>
+            {
+                let encrypted = tokio::time::timeout(STARTUP_PATIENCE, encrypt(socket, peer, tls.as_ref()));
+                socket = encrypted.await??;
+            }
             Some(Ok(PgWireFrontendMessage::SslNegotiation(asked))) => negotiate(&mut socket, asked).await?,
-            Some(Ok(message)) => tokio::select! {
-                biased;
-                answered = answer(&mut socket, message, &handlers) => answered?,
-                () = gone(&watched) => return Err(io::ErrorKind::ConnectionAborted.into()),
-            },
+            Some(Ok(message)) => {
+                let ended = tokio::select! {
+                    biased;
+                    answered = answer(&mut socket, message, &handlers) => Ended::Answered(answered),
+                    () = gone(&watched) => Ended::Gone,
+                    error = revoked(session.as_deref(), &handlers) => Ended::Revoked(error),
+                };
+                match ended {
+                    Ended::Answered(answered) => answered?,
+                    Ended::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
+                    Ended::Revoked(error) => return dismiss(&mut socket, error).await,
+                }
+            }
         }
     }
+}
+
+/// How the answer to a message ended.
+enum Ended {
+    Answered(io::Result<()>),
+    Gone,
+    Revoked(QueryError),
+}
+
+/// Ends when the identity of a session is no longer good, and never for one that speaks for nobody.
+async fn revoked(session: Option<&Session>, handlers: &Handlers) -> QueryError {
+    match session.and_then(Session::principal) {
+        Some(principal) => auth::watch(&handlers.startup.engine, principal).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the client why its session ends.
+async fn dismiss(socket: &mut Socket, error: QueryError) -> io::Result<()> {
+    let text = error.message.clone();
+    process_error(socket, errors::fatal(error), false).await?;
+    Err(io::Error::other(text))
+}
+
+/// Goes on with the connection under TLS.
+async fn encrypt(mut socket: Socket, peer: SocketAddr, tls: Option<&TlsAcceptor>) -> io::Result<Socket> {
+    socket.send(PgWireBackendMessage::SslResponse(SslResponse::Accept)).await?;
+    let parts = socket.into_parts();
+    let (Stream::Plain(plain), Some(tls)) = (parts.io.socket, tls) else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    if !parts.read_buf.is_empty() {
+        // Sent before the handshake, so by whoever stands in between: it must not count as said under TLS.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes came before the TLS handshake"));
+    }
+    let encrypted = BoundedSocket::new(Stream::Tls(Box::new(tls.accept(plain).await?)));
+    let mut socket = Framed::new(encrypted, PgWireMessageServerCodec::new(DefaultClient::new(peer, true)));
+    socket.set_state(PgWireConnectionState::AwaitingStartup);
+    Ok(socket)
 }
 
 fn is_beginning(socket: &Socket) -> bool {
@@ -94,7 +157,7 @@ async fn gone(socket: &TcpStream) {
     }
 }
 
-/// Declines encryption; the client may go on without it.
+/// Declines encryption (where there is none to be had); the client may go on without it.
 async fn negotiate(socket: &mut Socket, asked: SslNegotiationMetaMessage) -> io::Result<()> {
     match asked {
         SslNegotiationMetaMessage::PostgresSsl(_) => {
@@ -141,15 +204,21 @@ async fn give_up(socket: &mut Socket, error: io::Error) -> io::Result<()> {
     Err(error)
 }
 
-/// A socket whose peer cannot send a message longer than allowed.
+/// What a client is connected by.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A socket whose peer cannot send a message longer than allowed, and before its session has begun only short ones.
 struct BoundedSocket {
-    socket: TcpStream,
+    socket: Stream,
     frames: Frames,
 }
 
 impl BoundedSocket {
-    fn new(socket: TcpStream, message_bytes_max: usize) -> Self {
-        Self { socket, frames: Frames::new(message_bytes_max) }
+    fn new(socket: Stream) -> Self {
+        Self { socket, frames: Frames::new(STARTUP_BYTES_MAX) }
     }
 }
 
@@ -160,7 +229,10 @@ impl AsyncRead for BoundedSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        std::task::ready!(match &mut self.socket {
+            Stream::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Stream::Tls(socket) => Pin::new(socket).poll_read(context, buffer),
+        })?;
         self.frames.check(&buffer.filled()[before..])?;
         Poll::Ready(Ok(()))
     }
@@ -168,15 +240,24 @@ impl AsyncRead for BoundedSocket {
 
 impl AsyncWrite for BoundedSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        match &mut self.socket {
+            Stream::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            Stream::Tls(socket) => Pin::new(socket).poll_write(context, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        match &mut self.socket {
+            Stream::Plain(socket) => Pin::new(socket).poll_flush(context),
+            Stream::Tls(socket) => Pin::new(socket).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        match &mut self.socket {
+            Stream::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Stream::Tls(socket) => Pin::new(socket).poll_shutdown(context),
+        }
     }
 }
 

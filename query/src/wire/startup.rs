@@ -11,13 +11,17 @@ use datafusion_postgres::pgwire::api::auth::{
     save_startup_parameters_to_metadata,
 };
 use datafusion_postgres::pgwire::api::cancel::CancelHandler;
-use datafusion_postgres::pgwire::api::{ClientInfo, PidSecretKeyGenerator, RandomPidSecretKeyGenerator};
+use datafusion_postgres::pgwire::api::{
+    ClientInfo, PgWireConnectionState, PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
+};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::cancel::CancelRequest;
+use datafusion_postgres::pgwire::messages::startup::Authentication;
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use futures::Sink;
+use futures::{Sink, SinkExt};
 use tokio::sync::watch;
 
+use super::auth::{self, Principal};
 use super::errors;
 use crate::engine::Engine;
 use crate::error::{QueryError, SqlState};
@@ -107,7 +111,7 @@ static KEYS: std::sync::LazyLock<RandomPidSecretKeyGenerator> =
     std::sync::LazyLock::new(RandomPidSecretKeyGenerator::default);
 
 impl Startup {
-    fn open(&self, parameters: &HashMap<String, String>) -> Result<Session, QueryError> {
+    fn check_room(&self) -> Result<(), QueryError> {
         if self.full {
             let most = self.engine.config().connections_max;
             return Err(QueryError::limit(
@@ -116,7 +120,11 @@ impl Startup {
             )
             .with_hint("close a connection, or raise connections_max under [query]"));
         }
-        let session = self.engine.session()?;
+        Ok(())
+    }
+
+    fn open(&self, parameters: &HashMap<String, String>, principal: Option<Principal>) -> Result<Session, QueryError> {
+        let session = self.engine.session_for(principal)?;
         for (name, value) in parameters {
             let name = name.to_ascii_lowercase();
             if STARTUP_SETTINGS.contains(&name.as_str()) {
@@ -154,12 +162,39 @@ impl StartupHandler for Startup {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let PgWireFrontendMessage::Startup(startup) = &message else {
-            return Ok(());
-        };
-        protocol_negotiation(client, startup).await?;
-        save_startup_parameters_to_metadata(client, startup);
-        let session = self.open(client.metadata()).map_err(errors::fatal)?;
+        match message {
+            PgWireFrontendMessage::Startup(startup) => {
+                protocol_negotiation(client, &startup).await?;
+                save_startup_parameters_to_metadata(client, &startup);
+                self.check_room().map_err(errors::fatal)?;
+                if auth::needs_none(&self.engine, &*client) {
+                    return self.begin(client, None).await;
+                }
+                auth::check_channel(&*client).map_err(errors::fatal)?;
+                client.set_state(PgWireConnectionState::AuthenticationInProgress);
+                client.send(PgWireBackendMessage::Authentication(Authentication::CleartextPassword)).await?;
+                Ok(())
+            }
+            PgWireFrontendMessage::PasswordMessageFamily(family) => {
+                let password = family.into_password()?.password;
+                let principal = auth::login(&self.engine, &password).map_err(errors::fatal)?;
+                tracing::info!(?principal, peer = %client.socket_addr(), "query: an identity logged in");
+                self.begin(client, Some(principal)).await
+            }
+            _ => Err(errors::fatal(QueryError::statement(SqlState("08P01"), "expected a startup or password message"))),
+        }
+    }
+}
+
+impl Startup {
+    /// Begins the session of a client that may have one.
+    async fn begin<C>(&self, client: &mut C, principal: Option<Principal>) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let session = self.open(client.metadata(), principal).map_err(errors::fatal)?;
         let (pid, secret) = KEYS.generate(&*client);
         client.set_pid_and_secret_key(pid, secret.clone());
         let cancellable = self.cancels.register((pid, secret.to_bytes()));

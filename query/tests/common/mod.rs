@@ -22,17 +22,21 @@ use cairn_proof::digest::sha256;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::record::BatchSecret;
-use cairn_proof::statement::{BatchLimits, Change, Format, Role, SchemaVersion, StreamDefinition};
+use cairn_proof::statement::{BatchLimits, ChainTag, Change, Format, Role, SchemaVersion, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 use cairn_query::{
     AnchorEntry, BlockSummary, CommitteeAt, Engine, EpochCounts, FixedSnapshots, IdentityAt, IdentityEntry, ProposalAt,
-    ProposalEntry, QueryConfig, RoleAt, Snapshot, StreamAt, ValidatorAt, ValidatorEntry, ValidatorStatus,
+    ProposalEntry, QueryConfig, RoleAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt, ValidatorEntry,
+    ValidatorStatus,
 };
 use prometheus::Registry;
 use tempfile::TempDir;
 
 /// 2026-01-01T00:00:00Z in milliseconds.
 pub(crate) const NEW_YEAR: i64 = 1_767_225_600_000;
+
+/// The chain that the city's facts are on.
+pub(crate) const CHAIN: ChainTag = ChainTag(Digest([9; 32]));
 
 pub(crate) const FLOW_V1: &str = r#"{"type":"record","name":"Flow","fields":[
     {"name":"detector","type":"string"},
@@ -221,9 +225,20 @@ impl City {
     }
 
     pub(crate) fn try_engine_with(&self, config: QueryConfig) -> Result<Engine, cairn_query::StartError> {
-        let snapshots = (0..=self.newest.0).map(|height| self.snapshot(Height(height))).collect();
+        self.engine_over(config, Arc::new(self.snapshots()))
+    }
+
+    pub(crate) fn snapshots(&self) -> FixedSnapshots {
+        FixedSnapshots::new((0..=self.newest.0).map(|height| self.snapshot(Height(height))).collect()).of_chain(CHAIN)
+    }
+
+    pub(crate) fn engine_over(
+        &self,
+        config: QueryConfig,
+        source: Arc<dyn SnapshotSource>,
+    ) -> Result<Engine, cairn_query::StartError> {
         let store = self.store.verified(Arc::new(Roots::new())).unwrap();
-        Engine::new(config, Arc::new(FixedSnapshots::new(snapshots)), store, &Registry::new())
+        Engine::new(config, source, store, &Registry::new())
     }
 
     /// The file of the segment that holds `offset`.
