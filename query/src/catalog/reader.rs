@@ -13,9 +13,10 @@
 //! | `trees_verified` | hash trees that were read and matched the chain; the others were in memory |
 //! | `time_verifying` | time spent hashing and comparing |
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -38,6 +40,8 @@ use parquet::file::metadata::ParquetMetaData;
 pub(crate) struct SegmentReaders {
     store: VerifiedStore,
     footers: Arc<FileMetadataCache>,
+    /// What was opened so far: a segment may be opened more than once, and counts once.
+    opened: Mutex<HashSet<Path>>,
 }
 
 impl fmt::Debug for SegmentReaders {
@@ -48,7 +52,7 @@ impl fmt::Debug for SegmentReaders {
 
 impl SegmentReaders {
     pub(crate) fn new(store: VerifiedStore, footers: Arc<FileMetadataCache>) -> Self {
-        Self { store, footers }
+        Self { store, footers, opened: Mutex::default() }
     }
 }
 
@@ -89,7 +93,9 @@ impl ParquetFileReaderFactory for SegmentReaders {
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         let meta = file.object_meta.clone();
-        MetricBuilder::new(metrics).counter("segments_opened", partition).add(1);
+        if self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(meta.location.clone()) {
+            MetricBuilder::new(metrics).counter("segments_opened", partition).add(1);
+        }
         let shown = Shown::new(metrics, partition);
         let observer = Observer::new(move |_, work| shown.add(work));
         let store: Arc<dyn ObjectStore> = Arc::new(self.store.observed_by(observer));
