@@ -26,7 +26,7 @@ use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout_at;
 
 use crate::catalog::HeightCatalog;
@@ -275,8 +275,9 @@ impl Session {
         match &statement.action {
             Action::Read(ast) => {
                 let deadline = self.deadline();
+                let turn = self.turn(deadline).await?;
                 let planned = self.plan(ast, statement.as_of, deadline).await?;
-                self.run(planned, parameters, deadline, clock).await.map(Outcome::Rows)
+                self.run(planned, parameters, deadline, clock, turn).await.map(Outcome::Rows)
             }
             Action::Set { name, value } => self.set(name, value.as_deref()).map(|()| Outcome::Done(tag)),
             Action::ResetAll { .. } => {
@@ -295,8 +296,9 @@ impl Session {
             }
             Action::Declare { name, query } => {
                 let deadline = self.deadline();
+                let turn = self.turn(deadline).await?;
                 let planned = self.plan(query, statement.as_of, deadline).await?;
-                let rows = self.run(planned, parameters, deadline, clock).await?;
+                let rows = self.run(planned, parameters, deadline, clock, turn).await?;
                 self.open_cursor(name, rows).await.map(|()| Outcome::Done(tag))
             }
             Action::Fetch { name, rows } => self.fetch(name, *rows).await.map(Outcome::Rows),
@@ -406,6 +408,12 @@ impl Session {
         self.cursors.lock().await.get(name).map(|cursor| Arc::clone(&cursor.schema))
     }
 
+    /// Waits for a statement's turn, before it is planned: planning needs the threads that others may keep busy.
+    async fn turn(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit> {
+        let turn = deadline.guard(self.engine.turn()).await;
+        turn.map_err(|_| QueryError::no_turn(self.engine.config().statements_max))?
+    }
+
     /// Starts a planned query.
     pub(crate) async fn run(
         &self,
@@ -413,6 +421,7 @@ impl Session {
         parameters: Option<ParamValues>,
         deadline: Deadline,
         clock: StatementClock,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Rows> {
         let catalog = self.current.get();
         let failed = |error| classify(&error, &catalog);
@@ -421,10 +430,6 @@ impl Session {
             None => planned.plan,
         };
         let of_chain = reads_the_chain(&plan);
-        let turn = deadline
-            .guard(self.engine.turn())
-            .await
-            .map_err(|_| QueryError::no_turn(self.engine.config().statements_max))??;
         let scope = StatementScope::new(self.settings().on_unverified);
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&scope));

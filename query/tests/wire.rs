@@ -301,7 +301,7 @@ async fn a_statement_ends_when_its_client_is_gone() {
     assert!(asked.is_err(), "it runs");
     // Another one waits for its turn, and is told so when its time is over.
     let other = connect(&running).await;
-    other.client.simple_query("SET statement_timeout = '4s'").await.unwrap();
+    other.client.simple_query("SET statement_timeout = '1s'").await.unwrap();
     let error = other.client.simple_query("SELECT 1").await.expect_err("no turn");
     assert_eq!(state(&error).code(), "53000", "{error:?}");
     assert!(error.as_db_error().unwrap().message().contains("statements_max"), "{error:?}");
