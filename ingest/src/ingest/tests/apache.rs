@@ -54,9 +54,14 @@ async fn make_topic(city: &City, definition: &StreamDefinition, settings: &[(&st
         assert!(Instant::now() < deadline, "{code}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // The topic is there once every partition has a leader.
-    while crate::topics::probe(&city.kafka, &[spec(definition)]).await.unwrap().len() < definition.partitions as usize {
-        assert!(Instant::now() < deadline, "the topic has no leaders");
+    // The topic is there once every partition has a leader, which a broker may learn before it leads.
+    loop {
+        let found = crate::topics::probe(&city.kafka, &[spec(definition)]).await;
+        if found.as_ref().is_ok_and(|found| found.len() == definition.partitions as usize) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the topic has no leaders: {found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
