@@ -49,7 +49,7 @@ async fn vote(net: &Net, voters: &[usize], change: &Change) -> Vec<String> {
     let mut ids = Vec::new();
     for index in voters {
         let body = Body::Vote(Vote { expires_epoch, change: change.clone() });
-        ids.push(net.accepted_by_validator(*index, &body).await);
+        ids.extend(net.accepted_by_validator(*index, &body).await);
     }
     ids
 }

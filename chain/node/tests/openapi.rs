@@ -166,7 +166,7 @@ async fn vote(net: &Net) {
     let signer = validator_key(0);
     let change = Change::SetParameters(Parameters { heartbeat_ms: 250, ..net.city.genesis.parameters });
     let body = Body::Vote(Vote { expires_epoch: 5, change });
-    let id = net.accepted_by_validator(0, &body).await;
+    let id = net.accepted_by_validator(0, &body).await.unwrap();
     net.finalized(0, &id).await;
     let proposals = net.json(0, "/v1/proposals").await;
     assert_eq!(proposals["proposals"][0]["change"]["kind"], "set_parameters", "{proposals}");

@@ -130,17 +130,19 @@ impl Net {
         answer["id"].as_str().unwrap().to_owned()
     }
 
-    /// Submits a statement by a validator, at the node of that validator; returns its id.
+    /// Submits a statement by a validator, at the node of that validator; returns its id, or nothing when what it votes for
+    /// has passed already.
     ///
     /// The node signs attestations with the same key: whoever comes second takes a higher sequence number.
-    pub async fn accepted_by_validator(&self, index: usize, body: &Body) -> String {
+    pub async fn accepted_by_validator(&self, index: usize, body: &Body) -> Option<String> {
         let signer = validator_key(index);
         for sequence in 1..100 {
             let statement = Statement { signer: signer.identity(), sequence: Sequence(sequence), body: body.clone() };
             let statement = statement.sign(&signer, &self.city.genesis.tag()).unwrap();
             match self.submit(index, &statement).await {
-                (202, answer) => return answer["id"].as_str().unwrap().to_owned(),
+                (202, answer) => return Some(answer["id"].as_str().unwrap().to_owned()),
                 (409, answer) if answer["code"] == "sequence" => {}
+                (409, answer) if answer["message"].as_str().unwrap().contains("passed in block") => return None,
                 (status, answer) => panic!("{status}: {answer}"),
             }
         }
