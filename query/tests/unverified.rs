@@ -56,8 +56,11 @@ fn names(warnings: &[String], object: &Path) {
     }
 }
 
-/// Ways to break an object, by the part that `cairn.problems` then names.
-fn damages(broken: &Broken) -> Vec<(&'static str, &'static str, Box<dyn Fn() + '_>)> {
+/// What is damaged, the part that `cairn.problems` then names, and how it is done.
+type Damage<'a> = (&'static str, &'static str, Box<dyn Fn() + 'a>);
+
+/// Ways to break an object.
+fn damages(broken: &Broken) -> Vec<Damage<'_>> {
     let (segment, sound, tree) = (&broken.segment, &broken.sound, &broken.tree);
     let flip = |bytes: &[u8], at: usize| {
         let mut altered = bytes.to_vec();

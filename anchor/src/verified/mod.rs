@@ -78,9 +78,11 @@ pub struct VerifiedStore {
     observer: Option<Observer>,
 }
 
+type Hear = dyn Fn(&AnchoredObject, &Work) + Send + Sync;
+
 /// Hears, for each read, whose bytes were verified and how much work it was.
 #[derive(Clone)]
-pub struct Observer(Arc<dyn Fn(&AnchoredObject, &Work) + Send + Sync>);
+pub struct Observer(Arc<Hear>);
 
 impl Observer {
     /// An observer that is called once a read, before its bytes are handed out.
@@ -168,7 +170,7 @@ impl VerifiedStore {
         let mut at = 0;
         loop {
             let end = (at + PIECE_BYTES).min(object.size);
-            self.read(object, &[at..end]).await?;
+            self.read(object, std::slice::from_ref(&(at..end))).await?;
             at = end;
             if at >= object.size {
                 return Ok(());

@@ -133,9 +133,9 @@ impl StreamTable {
 
     /// Scans segments that hold quarantined records, without those records.
     fn filtered_scan(&self, asked: Asked<'_>, entries: Vec<Arc<AnchorEntry>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let projection = asked.projection.clone();
+        let Asked { state, projection, limit: _, pruned } = asked;
         let with_error: Vec<usize> = projection.iter().copied().chain([self.columns.error]).collect();
-        let scan = self.scan_of(Asked { projection: with_error, limit: None, ..asked }, entries, false)?;
+        let scan = self.scan_of(Asked { state, projection: with_error, limit: None, pruned }, entries, false)?;
         let error: Arc<dyn PhysicalExpr> = Arc::new(Column::new(ERROR, projection.len()));
         let valid = Arc::new(FilterExec::try_new(Arc::new(IsNullExpr::new(error)), scan)?);
         let schema = valid.schema();

@@ -46,11 +46,11 @@ pub(crate) async fn readable(
     let bytes = store.read_unverified(&object, OBJECT_BYTES_MAX).await.ok()?;
     let (columns, scope, records) = (Arc::clone(columns), Arc::clone(scope), entry.anchor.count);
     // A panic of the decoder ends this task alone.
-    tokio::task::spawn_blocking(move || decode(Bytes::from(bytes), &columns, records, &scope)).await.ok()?
+    tokio::task::spawn_blocking(move || decode(&Bytes::from(bytes), &columns, records, &scope)).await.ok()?
 }
 
-fn decode(bytes: Bytes, columns: &SchemaRef, records: u64, scope: &StatementScope) -> Option<Vec<RecordBatch>> {
-    let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default()).ok()?;
+fn decode(bytes: &Bytes, columns: &SchemaRef, records: u64, scope: &StatementScope) -> Option<Vec<RecordBatch>> {
+    let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::default()).ok()?;
     let groups = metadata.metadata().row_groups();
     let rows = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()))?;
     let unpacked = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.total_byte_size()))?;
