@@ -1,3 +1,5 @@
+//! Runs of one to many records: paths, leaves and signatures that hold, and each of them broken.
+
 use proptest::prelude::*;
 
 use super::*;
