@@ -58,6 +58,7 @@ fn main_job(network: &Network) {
     assert_eq!(before, "rows\n4000\n");
 
     prove_and_verify(network);
+    sql_gives_receipts_that_verify(network);
     bad_records_are_quarantined(network);
     network.audit_is_clean();
 
@@ -87,6 +88,30 @@ fn prove_and_verify(network: &Network) {
         assert_eq!(output.status.code(), Some(3), "{}", describe(&output));
         assert!(describe(&output).contains("DOES NOT VERIFY: step "), "{}", describe(&output));
     }
+}
+
+/// The way of one record in SQL, and its receipt.
+fn sql_gives_receipts_that_verify(network: &Network) {
+    let rows = network.sql(&format!(
+        "SELECT cairn_receipt('{STREAM}', _partition, _offset) AS receipt, _partition AS p, _offset AS o FROM {STREAM} \
+         WHERE n IN (3, 400)"
+    ));
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let file = network.scratch("receipt-of-sql.json");
+        std::fs::write(&file, row["receipt"].as_str().unwrap()).unwrap();
+        let genesis = network.dir().join("genesis.json");
+        let said = run(cairn().arg("verify").arg(&file).arg("--genesis").arg(genesis));
+        assert!(said.contains(&format!("partition {} offset {} is final", row["p"], row["o"])), "{said}");
+    }
+    let nothing = network.sql(&format!("SELECT cairn_receipt('{STREAM}', 1, 99999999) AS receipt"));
+    assert!(nothing[0]["receipt"].is_null(), "{nothing:?}");
+
+    let steps = network.sql(&format!("SELECT what, name FROM cairn.lineage('{STREAM}/1/7') ORDER BY step"));
+    let what: Vec<_> = steps.iter().map(|step| step["what"].as_str().unwrap()).collect();
+    assert_eq!(what[..7], ["record", "publisher", "schema", "batch", "segment", "anchor", "block"]);
+    assert_eq!(what[7..], ["validator"; 4], "{steps:?}");
+    assert_eq!(steps[5]["name"], "ingest");
 }
 
 fn bad_records_are_quarantined(network: &Network) {

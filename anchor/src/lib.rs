@@ -20,7 +20,7 @@
 //! | [`store`], [`secrets`] | where objects and batch secrets are written |
 //! | [`roots`], [`verified`] | what finalized anchors name, and reading of nothing else |
 //! | [`pipeline`], [`metrics`] | seal, store, submit, wait: one batch onto the chain |
-//! | [`prove`], [`audit`] | a receipt for one record; a check of everything stored |
+//! | [`prove`], [`stored`], [`audit`] | a receipt for one record; one record as it is stored; a check of everything stored |
 //!
 //! Stored objects are untrusted throughout; what is trusted is the chain's state as `cairn-chain-client` follows it.
 //! What is not here: Kafka and decoding (`cairn-ingest`), SQL (`cairn-query`), the chain itself.
@@ -39,6 +39,7 @@ pub mod seal;
 pub mod secrets;
 pub mod segment;
 pub mod store;
+pub mod stored;
 #[cfg(test)]
 mod testing;
 pub mod verified;

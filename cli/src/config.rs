@@ -106,6 +106,9 @@ pub(crate) struct IngestSection {
 pub(crate) struct QuerySection {
     /// Where its metrics are served over HTTP.
     pub(crate) metrics: SocketAddr,
+    /// Whether `cairn_receipt` gives receipts. It needs the batch secrets and their key, which the role then reads.
+    #[serde(default)]
+    pub(crate) receipts: bool,
     /// The Postgres port and its limits.
     pub(crate) postgres: QueryConfig,
 }

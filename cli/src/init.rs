@@ -242,6 +242,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
         ingest: IngestSection { metrics: listen(ports.ingest_metrics()), memory_mib_max: None, fetch_mib_max: None },
         query: QuerySection {
             metrics: listen(ports.query_metrics()),
+            receipts: args.join.join.is_none(),
             postgres: QueryConfig {
                 host: args.listen_host,
                 port: ports.postgres(),

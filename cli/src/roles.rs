@@ -17,7 +17,7 @@ use cairn_anchor::store::SegmentStore;
 use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
-use cairn_query::{QueryService, TlsFiles};
+use cairn_query::{Equipment, QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -156,7 +156,8 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         // Relative to the folder, as every path in the file.
         *tls = TlsFiles { certificate: home.path().join(&tls.certificate), key: home.path().join(&tls.key) };
     }
-    let mut running = QueryService::start(postgres, follower, store, &registry).await?;
+    let equipment = Equipment { follower: Some(follower.clone()), secrets: query_secrets(&home, &config)? };
+    let mut running = QueryService::start_equipped(postgres, follower, store, equipment, &registry).await?;
     ready(&format!("query postgres {} metrics http://{metrics}/metrics", running.addr))?;
     tokio::select! {
         () = running.wait() => bail!("query ended by itself: see its log"),
@@ -164,6 +165,17 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
     }
     running.stop().await;
     Ok(())
+}
+
+/// The batch secrets for receipts, where the role may read them.
+fn query_secrets(home: &Home, config: &Config) -> Result<Option<SecretStore>> {
+    if !config.query.receipts {
+        return Ok(None);
+    }
+    let secrets = secret_store(home, config);
+    secrets
+        .map(Some)
+        .context("[query] receipts = true, but the batch secrets cannot be read; set it to false, or give them")
 }
 
 /// Prints the line that tells that a role, or all of them, serve.

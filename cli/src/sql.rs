@@ -16,7 +16,7 @@ use crate::output::{Format, Table};
 /// Run a statement over the verified records.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cairn sql --dir city \"SELECT count(*) FROM traffic.flow\"\n  cairn sql --dir city --as-of 120 --format csv \"SELECT * FROM cairn.anchors\"\n\nTables: each stream by its name, and cairn.anchors, blocks, streams, validators,\ncommittees, proposals, parameters, identities, roles, quarantine, problems."
+    after_help = "Examples:\n  cairn sql --dir city \"SELECT count(*) FROM traffic.flow\"\n  cairn sql --dir city --as-of 120 --format csv \"SELECT * FROM cairn.anchors\"\n\nTables: each stream by its name, and cairn.anchors, blocks, streams, validators,\ncommittees, proposals, parameters, identities, keys, roles, schemas, records, quarantine, problems.\nFunctions: cairn_receipt(stream, partition, offset), cairn.lineage('stream/partition/offset')."
 )]
 pub(crate) struct SqlArgs {
     /// Folder of the network.

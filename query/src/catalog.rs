@@ -7,6 +7,7 @@ mod checked;
 pub(crate) mod facts;
 pub(crate) mod quarantine;
 mod reader;
+pub(crate) mod records;
 pub(crate) mod segments;
 pub(crate) mod system;
 pub(crate) mod table;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::{AnchorEntry, BlockSummary};
-use cairn_proof::identity::IdentityId;
+use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::statement::StreamDefinition;
 use cairn_proof::units::Height;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -29,6 +30,7 @@ use datafusion::error::DataFusionError;
 use crate::problems::Problems;
 use crate::snapshot::{IdentityAt, Snapshot, StreamAt};
 use quarantine::QuarantineTable;
+use records::RecordsTable;
 use system::{SystemKind, SystemTable};
 use table::{StreamColumns, StreamTable};
 
@@ -39,18 +41,32 @@ pub(crate) const SYSTEM_SCHEMA: &str = "cairn";
 /// The schema of names without one. It is empty: every stream's name has a schema.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 
-const SYSTEM_TABLES: [(&str, Option<SystemKind>); 11] = [
-    ("anchors", Some(SystemKind::Anchors)),
-    ("blocks", Some(SystemKind::Blocks)),
-    ("committees", Some(SystemKind::Committees)),
-    ("identities", Some(SystemKind::Identities)),
-    ("parameters", Some(SystemKind::Parameters)),
-    ("problems", Some(SystemKind::Problems)),
-    ("proposals", Some(SystemKind::Proposals)),
-    ("quarantine", None),
-    ("roles", Some(SystemKind::Roles)),
-    ("streams", Some(SystemKind::Streams)),
-    ("validators", Some(SystemKind::Validators)),
+/// What a table of schema `cairn` is made of.
+#[derive(Debug, Clone, Copy)]
+enum SystemSource {
+    /// The chain's facts alone.
+    Facts(SystemKind),
+    /// Quarantined records, from segments.
+    Quarantine,
+    /// All records, from segments.
+    Records,
+}
+
+const SYSTEM_TABLES: [(&str, SystemSource); 14] = [
+    ("anchors", SystemSource::Facts(SystemKind::Anchors)),
+    ("blocks", SystemSource::Facts(SystemKind::Blocks)),
+    ("committees", SystemSource::Facts(SystemKind::Committees)),
+    ("identities", SystemSource::Facts(SystemKind::Identities)),
+    ("keys", SystemSource::Facts(SystemKind::Keys)),
+    ("parameters", SystemSource::Facts(SystemKind::Parameters)),
+    ("problems", SystemSource::Facts(SystemKind::Problems)),
+    ("proposals", SystemSource::Facts(SystemKind::Proposals)),
+    ("quarantine", SystemSource::Quarantine),
+    ("records", SystemSource::Records),
+    ("roles", SystemSource::Facts(SystemKind::Roles)),
+    ("schemas", SystemSource::Facts(SystemKind::Schemas)),
+    ("streams", SystemSource::Facts(SystemKind::Streams)),
+    ("validators", SystemSource::Facts(SystemKind::Validators)),
 ];
 
 /// A stream's columns, and the definition that they follow from.
@@ -134,9 +150,39 @@ impl HeightCatalog {
         self.snapshot.identities.iter().find(|known| known.entry.id == *id)
     }
 
+    /// A registered stream.
+    pub(crate) fn stream(&self, name: &str) -> Option<&StreamAt> {
+        self.snapshot.streams.iter().find(|known| known.definition.name == name)
+    }
+
+    /// The names of the registered streams.
+    pub(crate) fn stream_names(&self) -> impl Iterator<Item = &str> {
+        self.snapshot.streams.iter().map(|stream| stream.definition.name.as_str())
+    }
+
+    /// The identity that has, or had, a key.
+    pub(crate) fn identity_of_key(&self, key: &[u8; 32]) -> Option<IdentityId> {
+        self.snapshot.identity_of_key(key)
+    }
+
+    /// The block at a height of at most this one.
+    pub(crate) fn block_at(&self, height: Height) -> Option<BlockSummary> {
+        (self.snapshot.blocks)().into_iter().find(|block| block.height == height)
+    }
+
+    /// The keys and names of the committee that certifies the block at a height of at most this one.
+    pub(crate) fn committee_of(&self, height: Height) -> Vec<(PublicKey, Option<&str>)> {
+        let committee = self.snapshot.committees.iter().rfind(|committee| committee.first <= height);
+        let name = |key: &PublicKey| {
+            let known = self.snapshot.validators.iter().find(|validator| validator.entry.public_key == *key);
+            known.map(|validator| validator.entry.name.as_str())
+        };
+        committee.into_iter().flat_map(|at| at.committee.keys()).map(|key| (*key, name(key))).collect()
+    }
+
     /// The block that finalized a batch, by what names the batch.
     pub(crate) fn block_of(&self, stream: &str, partition: u32, first: u64) -> Option<Height> {
-        let stream = self.snapshot.streams.iter().find(|known| known.definition.name == stream)?;
+        let stream = self.stream(stream)?;
         let entry = stream
             .anchors
             .iter()
@@ -217,9 +263,11 @@ impl SchemaProvider for SystemSchema {
         let Some((_, kind)) = SYSTEM_TABLES.iter().find(|(table, _)| *table == name) else {
             return Ok(None);
         };
+        let (snapshot, problems) = (Arc::clone(&self.snapshot), Arc::clone(&self.problems));
         Ok(Some(match kind {
-            Some(kind) => Arc::new(SystemTable::new(*kind, Arc::clone(&self.snapshot), Arc::clone(&self.problems))),
-            None => {
+            SystemSource::Facts(kind) => Arc::new(SystemTable::new(*kind, snapshot, problems)),
+            SystemSource::Records => Arc::new(RecordsTable::new(snapshot, self.store.clone(), problems)?),
+            SystemSource::Quarantine => {
                 let anchors: Arc<[Arc<AnchorEntry>]> = self
                     .snapshot
                     .streams
@@ -228,7 +276,7 @@ impl SchemaProvider for SystemSchema {
                     .filter(|entry| entry.anchor.quarantined > 0)
                     .cloned()
                     .collect();
-                Arc::new(QuarantineTable::new(anchors, self.store.clone(), Arc::clone(&self.problems))?)
+                Arc::new(QuarantineTable::new(anchors, self.store.clone(), problems)?)
             }
         }))
     }

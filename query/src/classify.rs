@@ -97,9 +97,10 @@ fn engine_error(error: &DataFusionError, catalog: &HeightCatalog, depth: usize) 
         DataFusionError::Execution(message) => QueryError::statement(SqlState::DATA_EXCEPTION, first_line(message)),
         DataFusionError::External(inner) => match inner.downcast_ref::<DataFusionError>() {
             Some(inner) => engine_error(inner, catalog, depth + 1),
-            None => match inner.downcast_ref::<ArrowError>() {
-                Some(arrow) => arrow_error(arrow),
-                None => QueryError::internal(text()),
+            None => match (inner.downcast_ref::<QueryError>(), inner.downcast_ref::<ArrowError>()) {
+                (Some(ours), _) => ours.clone(),
+                (None, Some(arrow)) => arrow_error(arrow),
+                (None, None) => QueryError::internal(text()),
             },
         },
         _ => QueryError::internal(text()),

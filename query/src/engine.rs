@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -33,6 +33,7 @@ use crate::error::{QueryError, Result};
 use crate::executor::Executor;
 use crate::metrics::QueryMetrics;
 use crate::problems::Problems;
+use crate::provenance::Equipment;
 use crate::runtime;
 use crate::session::Session;
 use crate::snapshot::{Snapshot, SnapshotSource};
@@ -108,6 +109,7 @@ struct Inner {
     config: QueryConfig,
     source: Arc<dyn SnapshotSource>,
     store: VerifiedStore,
+    equipment: OnceLock<Equipment>,
     runtime: Arc<RuntimeEnv>,
     executor: Executor,
     base: SessionContext,
@@ -157,6 +159,7 @@ impl Engine {
                 config,
                 source,
                 store,
+                equipment: OnceLock::new(),
                 runtime,
                 executor,
                 base,
@@ -169,6 +172,18 @@ impl Engine {
                 metrics,
             }),
         })
+    }
+
+    /// Gives the engine what receipts need beside the chain's facts and the segments. The first one given counts.
+    #[must_use]
+    pub fn equipped(self, equipment: Equipment) -> Self {
+        self.inner.equipment.get_or_init(|| equipment);
+        self
+    }
+
+    pub(crate) fn equipment(&self) -> &Equipment {
+        static NONE: Equipment = Equipment { follower: None, secrets: None };
+        self.inner.equipment.get().unwrap_or(&NONE)
     }
 
     /// Runs `sql` and gathers its answer: at block `as_of`, or at the newest finalized one.

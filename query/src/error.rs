@@ -101,6 +101,8 @@ impl SqlState {
     pub const PROGRAM_LIMIT: Self = Self("54000");
     /// `statement_too_complex`
     pub const TOO_COMPLEX: Self = Self("54001");
+    /// `object_not_in_prerequisite_state`
+    pub const OBJECT_NOT_READY: Self = Self("55000");
     /// `query_canceled`
     pub const QUERY_CANCELED: Self = Self("57014");
     /// `cannot_connect_now`

@@ -95,6 +95,7 @@ impl SnapshotSource for FollowedChain {
             streams,
             validators,
             identities,
+            keys: ledger.keys_at(at),
             roles: ledger.roles_at(at),
             proposals: proposals.collect(),
             committees,

@@ -29,6 +29,7 @@ mod functions;
 mod metrics;
 mod pg_catalog;
 mod problems;
+mod provenance;
 mod runtime;
 mod scope;
 mod session;
@@ -39,7 +40,7 @@ mod structs;
 mod wire;
 
 pub use cairn_chain_client::{
-    AnchorEntry, BlockSummary, CommitteeAt, EpochCounts, IdentityEntry, ProposalEntry, RoleAt, ValidatorEntry,
+    AnchorEntry, BlockSummary, CommitteeAt, EpochCounts, IdentityEntry, KeyAt, ProposalEntry, RoleAt, ValidatorEntry,
     ValidatorStatus,
 };
 pub use config::{ConfigError, QueryConfig, TlsFiles, WithoutPassword};
@@ -47,6 +48,7 @@ pub use engine::{Answer, Engine, StartError};
 pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
+pub use provenance::Equipment;
 pub use session::{Outcome, Rows, Session};
 pub use snapshot::{
     BlockList, FixedSnapshots, IdentityAt, ProposalAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt,

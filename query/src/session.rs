@@ -40,6 +40,7 @@ use crate::executor::{Guard, Running, guarded, panic_text};
 use crate::functions::CairnHeight;
 use crate::pg_catalog::SessionCatalogs;
 use crate::problems::now_ms;
+use crate::provenance;
 use crate::scope::StatementScope;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
@@ -372,7 +373,8 @@ impl Session {
             self.check_fresh()?;
         }
         let catalog = self.current.get();
-        let state = self.context.state();
+        let mut state = self.context.state();
+        provenance::register(&mut state, &self.engine, &catalog)?;
         let statement = EngineStatement::Statement(Box::new(ast.clone()));
         let plan = self
             .in_time(deadline, async move { state.statement_to_plan(statement).await })

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use cairn_chain_client::{
-    AnchorEntry, BlockSummary, CommitteeAt, IdentityEntry, ProposalEntry, RoleAt, ValidatorEntry,
+    AnchorEntry, BlockSummary, CommitteeAt, IdentityEntry, KeyAt, ProposalEntry, RoleAt, ValidatorEntry,
 };
 use cairn_proof::committee::Committee;
 use cairn_proof::identity::IdentityId;
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub validators: Vec<ValidatorAt>,
     /// The registered identities, by id.
     pub identities: Vec<IdentityAt>,
+    /// The keys that identities have, or had: by identity, oldest first.
+    pub keys: Vec<KeyAt>,
     /// Who has, or had, which role for which stream.
     pub roles: Vec<RoleAt>,
     /// What validators vote on, or voted on.
@@ -125,6 +127,11 @@ impl ProposalAt {
 }
 
 impl Snapshot {
+    /// The identity that has, or had, a key.
+    pub(crate) fn identity_of_key(&self, key: &[u8; 32]) -> Option<IdentityId> {
+        self.keys.iter().find(|known| known.key.as_bytes() == key).map(|known| known.identity)
+    }
+
     /// The snapshot of a chain that holds nothing yet.
     pub fn empty(height: Height) -> Self {
         Self {
@@ -132,6 +139,7 @@ impl Snapshot {
             streams: Vec::new(),
             validators: Vec::new(),
             identities: Vec::new(),
+            keys: Vec::new(),
             roles: Vec::new(),
             proposals: Vec::new(),
             committees: Vec::new(),

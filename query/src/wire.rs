@@ -33,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::QueryConfig;
 use crate::engine::{Engine, StartError};
 use crate::follower::FollowedChain;
+use crate::provenance::Equipment;
 use handlers::Handlers;
 use startup::Cancels;
 
@@ -69,8 +70,22 @@ impl QueryService {
         store: VerifiedStore,
         registry: &Registry,
     ) -> Result<RunningQuery, StartError> {
+        Self::start_equipped(config, follower, store, Equipment::default(), registry).await
+    }
+
+    /// As [`QueryService::start`], with what receipts need.
+    ///
+    /// # Errors
+    /// As [`QueryService::start`].
+    pub async fn start_equipped(
+        config: QueryConfig,
+        follower: Follower,
+        store: VerifiedStore,
+        equipment: Equipment,
+        registry: &Registry,
+    ) -> Result<RunningQuery, StartError> {
         let mut heights = follower.subscribe();
-        let engine = Engine::new(config, Arc::new(FollowedChain::new(follower)), store, registry)?;
+        let engine = Engine::new(config, Arc::new(FollowedChain::new(follower)), store, registry)?.equipped(equipment);
         let mut running = Self::serve(engine.clone()).await?;
         running.watch = Some(tokio::spawn(async move {
             // Whoever reads the metrics sees the height move, whether statements run or not.

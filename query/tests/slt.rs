@@ -1,4 +1,5 @@
-//! Runs the `.slt` files of `tests/slt`, each in a session of its own over the same small city of sealed segments.
+//! Runs the `.slt` files of `tests/slt`, each in a session of its own over the same small city of sealed segments; those
+//! of `tests/slt/signed` over a city whose devices sign.
 //!
 //! `statement error (42P01)` checks the SQLSTATE alone; `statement error 42P01.*pattern`, the message and hint too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
@@ -6,7 +7,7 @@
 mod common;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use cairn_query::{QueryError, Session};
+use cairn_query::{Engine, QueryError, Session};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
 struct Database(Session);
@@ -70,9 +71,16 @@ impl AsyncDB for Database {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_files_pass() {
-    let city = common::city().await;
-    let engine = city.engine();
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    run_files(&common::city().await.engine(), "tests/slt").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_files_about_signed_records_pass() {
+    run_files(&common::signed_city().await.engine(), "tests/slt/signed").await;
+}
+
+async fn run_files(engine: &Engine, folder: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path())

@@ -30,6 +30,17 @@ pub struct RoleAt {
     pub height: Height,
 }
 
+/// A key that an identity signs with, or signed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyAt {
+    /// The identity.
+    pub identity: IdentityId,
+    /// The key.
+    pub key: PublicKey,
+    /// Block from which on it was the identity's.
+    pub since: Height,
+}
+
 /// The committee from a height on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitteeAt {
@@ -197,6 +208,19 @@ impl History {
 
     pub(crate) fn identities_at(&self, height: Height) -> Vec<Arc<IdentityEntry>> {
         self.identities.values().filter_map(|versions| Some(Arc::clone(&versions.at(height)?.1))).collect()
+    }
+
+    pub(crate) fn keys_at(&self, height: Height) -> Vec<KeyAt> {
+        let mut keys: Vec<KeyAt> = Vec::with_capacity(self.identities.len());
+        for (identity, versions) in &self.identities {
+            for (since, entry) in versions.0.iter().take_while(|(since, _)| *since <= height) {
+                let known = keys.last().is_some_and(|last| last.identity == *identity && last.key == entry.public_key);
+                if !known {
+                    keys.push(KeyAt { identity: *identity, key: entry.public_key, since: *since });
+                }
+            }
+        }
+        keys
     }
 
     pub(crate) fn streams_at(&self, height: Height) -> Vec<Arc<StreamEntry>> {

@@ -20,7 +20,7 @@ use cairn_proof::parameters::Parameters;
 use cairn_proof::statement::{Anchor, Body, Change};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 
-use crate::history::{CommitteeAt, History, RoleAt};
+use crate::history::{CommitteeAt, History, KeyAt, RoleAt};
 
 /// A final block, without its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,6 +252,12 @@ impl Ledger {
     #[must_use]
     pub fn identities_at(&self, height: Height) -> Vec<Arc<IdentityEntry>> {
         self.history.identities_at(height)
+    }
+
+    /// The keys that identities had up to the block at `height`: by identity, oldest first.
+    #[must_use]
+    pub fn keys_at(&self, height: Height) -> Vec<KeyAt> {
+        self.history.keys_at(height)
     }
 
     /// The streams after the block at `height`, by name.

@@ -25,7 +25,7 @@ pub mod submit;
 pub use cairn_chain_state::{EpochCounts, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus};
 pub use error::{ClientError, ErrorKind};
 pub use follow::{Follower, FollowerConfig, FollowerStatus};
-pub use history::{CommitteeAt, RoleAt};
+pub use history::{CommitteeAt, KeyAt, RoleAt};
 pub use http::{CertifiedHeader, Client, HeadInfo, LogProof, StatementStatus};
 pub use ledger::{AnchorEntry, BlockSummary, Ledger};
 pub use reqwest::Url;

@@ -98,28 +98,28 @@ impl QuarantineTable {
             problems,
         })
     }
+}
 
-    /// `filters` under the names that anchors' facts go by.
-    fn about_facts(filters: &[Expr]) -> Result<Vec<Expr>> {
-        filters
-            .iter()
-            .map(|filter| {
-                let renamed = filter.clone().transform(|expression| {
-                    Ok(match expression {
-                        Expr::Column(column) => {
-                            let name = TABLE
-                                .iter()
-                                .find(|(table, _)| *table == column.name)
-                                .map_or(column.name.clone(), |(_, scan)| (*scan).to_owned());
-                            Transformed::yes(Expr::Column(LogicalColumn::new_unqualified(name)))
-                        }
-                        other => Transformed::no(other),
-                    })
-                })?;
-                Ok(renamed.data)
-            })
-            .collect()
-    }
+/// `filters` over the columns of `table` under the names that anchors' facts go by.
+pub(super) fn about_facts(table: &[(&str, &str)], filters: &[Expr]) -> Result<Vec<Expr>> {
+    filters
+        .iter()
+        .map(|filter| {
+            let renamed = filter.clone().transform(|expression| {
+                Ok(match expression {
+                    Expr::Column(column) => {
+                        let name = table
+                            .iter()
+                            .find(|(table, _)| *table == column.name)
+                            .map_or(column.name.clone(), |(_, scan)| (*scan).to_owned());
+                        Transformed::yes(Expr::Column(LogicalColumn::new_unqualified(name)))
+                    }
+                    other => Transformed::no(other),
+                })
+            })?;
+            Ok(renamed.data)
+        })
+        .collect()
 }
 
 /// The scan's place of a column.
@@ -153,7 +153,7 @@ impl TableProvider for QuarantineTable {
             None => (0..TABLE.len()).collect(),
         };
         let output = project_schema(&self.table, Some(&wanted))?;
-        let mut entries = select(state, &self.facts, &self.anchors, &Self::about_facts(filters)?)?;
+        let mut entries = select(state, &self.facts, &self.anchors, &about_facts(&TABLE, filters)?)?;
         entries.retain(|entry| entry.anchor.quarantined > 0);
         let pruned = self.anchors.len().saturating_sub(entries.len());
         let scope = StatementScope::of(state);

@@ -40,6 +40,12 @@
 //! `public_key` (it signs with now), `controller` (null for those of the genesis and for validators), `block`, `revoked`
 //! (block), `expires`.
 //!
+//! `cairn.keys`, one row for each key that an identity has or had: `public_key`, `identity`, `current` (it signs with it
+//! now), `since` (the block from which on it was the identity's). It joins `cairn.records.publisher_key`.
+//!
+//! `cairn.schemas`, one row for each version of each stream's schema: `stream`, `version` (from 1), `schema_id` (in
+//! Confluent framing), `fingerprint` (SHA-256 of the text, as anchors name it), `current`, `schema` (Avro, as JSON text).
+//!
 //! `cairn.problems`, one row for each batch that statements of this process found not to verify ([`crate::problems`]); no
 //! fact of the chain, and the same at every height: `stream`, `partition`, `first_offset`, `last_offset`, `part` (segment,
 //! hash tree, anchor), `object`, `block` (that finalized it), `what` (was expected and found), `since` and `last_seen`
@@ -57,11 +63,11 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use cairn_anchor::schema::UTC;
-use cairn_chain_client::{AnchorEntry, BlockSummary, RoleAt};
+use cairn_chain_client::{AnchorEntry, BlockSummary, KeyAt, RoleAt};
 use cairn_proof::digest::Digest;
 use cairn_proof::identity::PublicKey;
 use cairn_proof::parameters::Parameters;
-use cairn_proof::statement::{Anchor, Change};
+use cairn_proof::statement::{Anchor, Change, StreamDefinition};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, project_schema};
 use datafusion::datasource::TableType;
@@ -88,6 +94,8 @@ pub(crate) enum SystemKind {
     Proposals,
     Parameters,
     Identities,
+    Keys,
+    Schemas,
     Roles,
     Problems,
 }
@@ -398,6 +406,52 @@ fn identity_columns() -> Vec<Column<IdentityAt>> {
     ]
 }
 
+/// A key, and whether its identity signs with it at this height.
+type Key = (KeyAt, bool);
+
+fn keys(snapshot: &Snapshot) -> Vec<Key> {
+    let signs_with: HashMap<_, _> =
+        snapshot.identities.iter().map(|row| (row.entry.id, row.entry.public_key)).collect();
+    snapshot.keys.iter().map(|key| (*key, signs_with.get(&key.identity) == Some(&key.key))).collect()
+}
+
+fn key_columns() -> Vec<Column<Key>> {
+    vec![
+        text("public_key", |rows| texts(rows.iter().map(|row| row.0.key))),
+        text("identity", |rows| texts(rows.iter().map(|row| row.0.identity))),
+        column("current", DataType::Boolean, |rows: &[Key]| {
+            Arc::new(rows.iter().map(|row| Some(row.1)).collect::<BooleanArray>())
+        }),
+        long("since", |rows| longs(rows.iter().map(|row| row.0.since.0))),
+    ]
+}
+
+/// A stream, and the place of one of its schema's versions.
+type Version = (Arc<StreamDefinition>, usize);
+
+fn schemas(snapshot: &Snapshot) -> Vec<Version> {
+    let of = |stream: &StreamAt| {
+        let definition = Arc::clone(&stream.definition);
+        (0..definition.schemas.len()).map(move |at| (Arc::clone(&definition), at)).collect::<Vec<_>>()
+    };
+    snapshot.streams.iter().flat_map(of).collect()
+}
+
+fn schema_columns() -> Vec<Column<Version>> {
+    vec![
+        text("stream", |rows| texts(rows.iter().map(|row| &row.0.name))),
+        column("version", DataType::Int32, |rows| {
+            ints((rows.iter()).map(|row| u32::try_from(row.1 + 1).unwrap_or(u32::MAX)))
+        }),
+        long("schema_id", |rows| longs(rows.iter().map(|row| u64::from(row.0.schemas[row.1].id)))),
+        text("fingerprint", |rows| texts(rows.iter().map(|row| row.0.schemas[row.1].fingerprint()))),
+        column("current", DataType::Boolean, |rows: &[Version]| {
+            Arc::new(rows.iter().map(|row| Some(row.1 + 1 == row.0.schemas.len())).collect::<BooleanArray>())
+        }),
+        text("schema", |rows| texts(rows.iter().map(|row| &row.0.schemas[row.1].text))),
+    ]
+}
+
 fn role_columns() -> Vec<Column<RoleAt>> {
     vec![
         text("stream", |rows| texts(rows.iter().map(|row| &row.stream))),
@@ -464,6 +518,8 @@ impl SystemTable {
             SystemKind::Proposals => schema_of(&proposal_columns()),
             SystemKind::Parameters => schema_of(&parameter_columns()),
             SystemKind::Identities => schema_of(&identity_columns()),
+            SystemKind::Keys => schema_of(&key_columns()),
+            SystemKind::Schemas => schema_of(&schema_columns()),
             SystemKind::Roles => schema_of(&role_columns()),
             SystemKind::Problems => schema_of(&problem_columns()),
         };
@@ -487,6 +543,8 @@ impl SystemTable {
                 let rows: Vec<_> = self.snapshot.parameters.iter().flat_map(values).collect();
                 batches_of(&parameter_columns(), wanted, &rows)
             }
+            SystemKind::Keys => batches_of(&key_columns(), wanted, &keys(&self.snapshot)),
+            SystemKind::Schemas => batches_of(&schema_columns(), wanted, &schemas(&self.snapshot)),
             SystemKind::Roles => batches_of(&role_columns(), wanted, &self.snapshot.roles),
             SystemKind::Identities => batches_of(&identity_columns(), wanted, &self.snapshot.identities),
             SystemKind::Problems => batches_of(&problem_columns(), wanted, &self.problems.all()),

@@ -22,11 +22,12 @@ use cairn_proof::digest::sha256;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::record::BatchSecret;
+use cairn_proof::signed_record::{EntryHasher, SignedRun};
 use cairn_proof::statement::{BatchLimits, ChainTag, Change, Format, Role, SchemaVersion, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 use cairn_query::{
-    AnchorEntry, BlockSummary, CommitteeAt, Engine, EpochCounts, FixedSnapshots, IdentityAt, IdentityEntry, ProposalAt,
-    ProposalEntry, QueryConfig, RoleAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt, ValidatorEntry,
+    AnchorEntry, BlockSummary, CommitteeAt, Engine, EpochCounts, FixedSnapshots, IdentityAt, IdentityEntry, KeyAt,
+    ProposalAt, ProposalEntry, QueryConfig, RoleAt, Snapshot, SnapshotSource, StreamAt, ValidatorAt, ValidatorEntry,
     ValidatorStatus,
 };
 use prometheus::Registry;
@@ -89,6 +90,13 @@ pub(crate) fn rows(first: u64, values: &[&str]) -> Vec<Row> {
     (first..).zip(values).map(|(offset, value)| (offset, Ok((*value).to_owned()))).collect()
 }
 
+/// The headers of a record.
+pub(crate) type Headers = Vec<(String, Vec<u8>)>;
+
+fn time_of(offset: u64) -> i64 {
+    NEW_YEAR + i64::try_from(offset).unwrap() * 1_000
+}
+
 /// Seals a batch that accounts for the offsets from `first` to `last`.
 pub(crate) fn sealed(
     definition: &StreamDefinition,
@@ -98,18 +106,35 @@ pub(crate) fn sealed(
     rows: &[Row],
     previous: Digest,
 ) -> Sealed {
+    let headers = |_: &Row| vec![("source".to_owned(), b"test".to_vec())];
+    sealed_with(definition, partition, first, last, rows, previous, headers)
+}
+
+/// Seals a batch whose records have these headers.
+#[allow(clippy::too_many_arguments)]
+fn sealed_with(
+    definition: &StreamDefinition,
+    partition: u32,
+    first: u64,
+    last: u64,
+    rows: &[Row],
+    previous: Digest,
+    headers: impl Fn(&Row) -> Headers,
+) -> Sealed {
     let mut raw = RawBatchBuilder::new(Partition(partition), Offset(first));
     let mut texts = Vec::new();
     let mut errors: Vec<Option<&str>> = Vec::new();
-    for (offset, value) in rows {
-        let time = NEW_YEAR + i64::try_from(*offset).unwrap() * 1_000;
+    for row in rows {
+        let (offset, value) = row;
+        let time = time_of(*offset);
         let key = format!("key-{offset}");
         let bytes = match value {
             Ok(text) => text.clone(),
             Err(_) => format!("broken {offset}"),
         };
-        raw.append(Offset(*offset), time, Some(key.as_bytes()), Some(bytes.as_bytes()), &[("source", Some(b"test"))])
-            .unwrap();
+        let headers = headers(row);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_slice()))).collect();
+        raw.append(Offset(*offset), time, Some(key.as_bytes()), Some(bytes.as_bytes()), &headers).unwrap();
         texts.push(value.clone().unwrap_or_else(|_| "{}".to_owned()));
         errors.push(value.as_ref().err().copied());
     }
@@ -164,6 +189,39 @@ impl City {
         self.take(sealed, height);
     }
 
+    /// As [`City::anchor`], with records that the holder of `signer` signed in one run, in the order of their offsets.
+    pub(crate) async fn anchor_signed(
+        &mut self,
+        definition: &StreamDefinition,
+        first: u64,
+        rows: &[Row],
+        signer: &SigningKey,
+        height: u64,
+    ) {
+        let mut hasher = EntryHasher::new(&CHAIN, &definition.name, Partition(0));
+        let mut leaf = |(offset, value): &Row| {
+            let (key, value) = (format!("key-{offset}"), value.clone().unwrap());
+            let publisher = signer.public();
+            hasher.leaf(
+                publisher.as_bytes(),
+                offset + 1,
+                time_of(*offset),
+                Some(key.as_bytes()),
+                Some(value.as_bytes()),
+            )
+        };
+        let leaves: Vec<_> = rows.iter().map(&mut leaf).collect();
+        let run = SignedRun::sign(signer, &CHAIN, &leaves).unwrap();
+        let headers = |(offset, _): &Row| {
+            let headers = run.headers(u32::try_from(offset - first).unwrap(), offset + 1).unwrap();
+            headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        let last = first + rows.len() as u64 - 1;
+        let sealed = sealed_with(definition, 0, first, last, rows, Digest::ZERO, headers);
+        self.store.put(&sealed).await.unwrap();
+        self.take(sealed, height);
+    }
+
     pub(crate) fn take(&mut self, sealed: Sealed, height: u64) {
         let index = self.entries.len() as u64;
         let statement = format!("statement {index}");
@@ -201,6 +259,7 @@ impl City {
             streams,
             validators: validators(height),
             identities: identities(height),
+            keys: keys(height),
             roles: vec![RoleAt {
                 stream: "traffic.flow".to_owned(),
                 role: Role::Anchorer,
@@ -328,6 +387,17 @@ fn identities(height: Height) -> Vec<IdentityAt> {
     all.into_iter().map(|entry| IdentityAt::new(Arc::new(entry), block_time(height.0))).collect()
 }
 
+/// The keys of the identities; the first device had another one up to block 3.
+fn keys(height: Height) -> Vec<KeyAt> {
+    let at = |of: u8, signer: u8, since: u64| KeyAt {
+        identity: key(of).identity(),
+        key: key(signer).public(),
+        since: Height(since),
+    };
+    let all = [at(2, 2, 0), at(20, 22, 0), at(20, 20, 4), at(21, 21, 0)];
+    all.into_iter().filter(|key| key.since <= height).collect()
+}
+
 fn proposals(height: Height) -> Vec<ProposalAt> {
     let (ten, eleven) = (key(10).public(), key(11).public());
     let entry = |change: Change, votes: Vec<_>, passed| ProposalEntry {
@@ -370,6 +440,17 @@ fn block(height: u64) -> BlockSummary {
         state_root: Digest::ZERO,
         log_size: TreeSize(height),
     }
+}
+
+/// A city whose devices sign: `air.quality`, two records in a run by a device, one by a key that nobody has.
+pub(crate) async fn signed_city() -> City {
+    let mut city = City::empty();
+    let air = stream("air.quality", &[INCIDENT], 1);
+    city.register(air.clone(), 1);
+    let pair = rows(0, &[r#"{"id":"a","severity":1}"#, r#"{"id":"b","severity":2}"#]);
+    city.anchor_signed(&air, 0, &pair, &key(20), 4).await;
+    city.anchor_signed(&air, 2, &rows(2, &[r#"{"id":"c","severity":3}"#]), &key(77), 5).await;
+    city
 }
 
 /// The city that most tests query.
