@@ -26,6 +26,8 @@ seed receipt receipt.json receipts/{one,change,changes,checkpoint,rotated}.json
 seed state_proof state-proof-present.json state-proof-absent.json
 seed note checkpoint.txt
 seed login login.txt
+seed answer answer
+seed answer_evidence answer.json
 seed tlog_proof anchor.tlog-proof
 mkdir -p corpus/did corpus/tile
 printf 'tile/0/x001/x234/067.p/8' > corpus/tile/hashes

@@ -16,12 +16,14 @@
 //! | [`certificate`], [`evidence`] | finality certificates, equivocations | docs/formats.md |
 //! | [`receipt`] | one file that proves one record | docs/formats.md |
 //! | [`state_proof`], [`trie`] | one file that proves an entry of the state, or its absence | docs/formats.md |
+//! | [`answer`] | what a query node says about an answer, and the file that proves it | docs/formats.md |
 //! | [`note`], [`checkpoint`] | the log's head, signed by validators and witnesses | C2SP signed-note, tlog-checkpoint |
 //! | [`tile`], [`tlog_proof`] | where the log's hashes are served; one anchor's proof | C2SP tlog-tiles, tlog-proof |
 //!
 //! The byte layouts, with a worked example of each, are in `docs/formats.md`.
 
 pub mod address;
+pub mod answer;
 mod base64_bytes;
 pub mod block;
 pub mod cbor;

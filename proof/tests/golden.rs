@@ -10,20 +10,24 @@ mod vectors;
 
 use std::path::{Path, PathBuf};
 
+use cairn_proof::Digest;
+use cairn_proof::answer::Answer;
+use cairn_proof::answer::file::{AnswerEvidence, TrustedBy};
 use cairn_proof::block::SignedBlock;
 use cairn_proof::certificate::{CertificateError, Finalization};
 use cairn_proof::checkpoint::verify_for;
 use cairn_proof::digest::sha256;
 use cairn_proof::evidence::EquivocationKind;
 use cairn_proof::genesis::Genesis;
+use cairn_proof::header::Header;
 use cairn_proof::identity::PublicKey;
-use cairn_proof::receipt::Receipt;
+use cairn_proof::receipt::{Base64Bytes, Receipt};
 use cairn_proof::record::RecordHasher;
 use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::SignedStatement;
 use cairn_proof::tlog_proof::TlogProof;
 use cairn_proof::tree;
-use cairn_proof::{LeafIndex, TreeSize};
+use cairn_proof::{Height, LeafIndex, TreeSize};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -48,6 +52,7 @@ fn files() -> Vec<(String, String)> {
     files.push(("signed-records.json".into(), vectors::signed_record::vectors()));
     files.push(("checkpoint.txt".into(), vectors::checkpoint().to_text()));
     files.push(("login.txt".into(), vectors::login()));
+    files.push(("answer.json".into(), String::from_utf8(vectors::answer_evidence().to_json().unwrap()).unwrap()));
     files.push(("anchor.tlog-proof".into(), vectors::tlog_proof().to_text()));
     for (name, proof) in vectors::state_proofs() {
         files.push((name.into(), String::from_utf8(proof.to_json().unwrap()).unwrap()));
@@ -59,7 +64,7 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 21] = [
+const DECODED: [(&str, Accepts); 22] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
@@ -81,6 +86,7 @@ const DECODED: [(&str, Accepts); 21] = [
     ("certificate", bodies::certificate),
     ("block", bodies::block),
     ("blocks", bodies::block),
+    ("answer", bodies::answer),
 ];
 
 #[test]
@@ -114,7 +120,7 @@ fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
 fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
     let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
     let nothing = |_| false;
-    let forms: [(&str, Accepts, fn(u8) -> bool); 10] = [
+    let forms: [(&str, Accepts, fn(u8) -> bool); 11] = [
         ("city.json", bodies::genesis, genesis_end),
         ("receipt.json", bodies::receipt, nothing),
         ("receipts/one.json", bodies::receipt, nothing),
@@ -125,6 +131,7 @@ fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are
         ("checkpoint.txt", bodies::note, nothing),
         ("anchor.tlog-proof", bodies::tlog_proof, nothing),
         ("login.txt", bodies::login, nothing),
+        ("answer.json", bodies::answer_evidence, nothing),
     ];
     for (name, accepts, may_follow) in forms {
         let whole = std::fs::read(path(name)).unwrap();
@@ -192,6 +199,73 @@ fn the_checkpoint_and_the_tlog_proof_hold() {
     let text = std::fs::read_to_string(path("anchor.tlog-proof")).unwrap();
     let verified = TlogProof::parse(&text).unwrap().verify(&genesis).unwrap();
     assert_eq!((verified.anchor, verified.checkpoint.root), (vectors::anchor(), header.log_root));
+}
+
+#[test]
+fn evidence_of_an_answer_holds_and_no_bit_of_it_can_change() {
+    let genesis = vectors::genesis();
+    let bytes = std::fs::read(path("answer.json")).unwrap();
+    let verified = AnswerEvidence::from_json(&bytes).unwrap().verify(&genesis, &[]).unwrap();
+    assert_eq!((verified.answer, verified.signed), (vectors::answer(), (3, 4)));
+    assert_eq!(verified.signer, TrustedBy::Genesis { name: "ingest".into() });
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1 << bit;
+            let verified = AnswerEvidence::from_json(&altered).and_then(|evidence| evidence.verify(&genesis, &[]));
+            assert!(verified.is_err(), "byte {at}, bit {bit}");
+        }
+    }
+}
+
+/// Whoever has a key of their own signs what they like: each link is one of its own.
+#[test]
+fn each_step_of_the_evidence_of_an_answer_can_fail() {
+    let (genesis, good) = (vectors::genesis(), vectors::answer_evidence());
+    let key = vectors::key;
+    let step =
+        |evidence: &AnswerEvidence, trusted: &[PublicKey]| evidence.verify(&genesis, trusted).map_err(|e| e.step);
+    let stranger = key(99);
+    let signed = |answer: Answer, seed: u8| AnswerEvidence {
+        answer: Base64Bytes(answer.sign(&key(seed), &genesis.tag()).unwrap()),
+        signer: key(seed).public(),
+        ..good.clone()
+    };
+    // By somebody who is no node of the chain, under their own name or under another's.
+    let forged = signed(Answer { node: stranger.identity(), rows: 3, ..vectors::answer() }, 99);
+    assert_eq!(step(&forged, &[]), Err("signer"));
+    assert_eq!(step(&signed(vectors::answer(), 99), &[]), Err("signer"));
+    assert_eq!(step(&forged, &[stranger.public()]).unwrap().signer, TrustedBy::Verifier);
+    assert_eq!(step(&AnswerEvidence { signer: key(8).public(), ..good.clone() }, &[]), Err("answer"));
+    // About another block than the one that is proven.
+    for wrong in [
+        Answer { height: Height(2), ..vectors::answer() },
+        Answer { block: Digest([1; 32]), ..vectors::answer() },
+        Answer { state_root: Digest([1; 32]), ..vectors::answer() },
+    ] {
+        assert_eq!(step(&signed(wrong, vectors::INGEST), &[]), Err("headers"));
+    }
+    let header = |change: fn(&mut Header)| {
+        let mut header = vectors::header();
+        change(&mut header);
+        Base64Bytes(header.encode())
+    };
+    let unlinked = vec![good.headers[0].clone(), header(|header| header.height = Height(2))];
+    assert_eq!(step(&AnswerEvidence { headers: unlinked, ..good.clone() }, &[]), Err("headers"));
+    assert_eq!(step(&AnswerEvidence { headers: vec![], ..good.clone() }, &[]), Err("headers"));
+    // A child of the block that nobody certified.
+    let mut child = vectors::header();
+    (child.height, child.parent) = (Height(2), vectors::header().digest());
+    let linked = vec![good.headers[0].clone(), Base64Bytes(child.encode())];
+    assert_eq!(step(&AnswerEvidence { headers: linked, ..good.clone() }, &[]), Err("certificate"));
+    let certificate = Base64Bytes(vec![0; good.certificate.0.len()]);
+    assert_eq!(step(&AnswerEvidence { certificate, ..good.clone() }, &[]), Err("certificate"));
+    // One that is certified proves its parent too: the block of height 0, of which there is no certificate.
+    let first = genesis.header();
+    let answer = Answer { height: Height(0), block: first.digest(), state_root: first.state_root, ..vectors::answer() };
+    let headers = vec![Base64Bytes(first.encode()), good.headers[0].clone()];
+    let through = AnswerEvidence { headers, ..signed(answer, vectors::INGEST) };
+    assert_eq!(step(&through, &[]).unwrap().certified, vectors::header());
 }
 
 #[test]

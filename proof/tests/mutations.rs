@@ -180,6 +180,16 @@ fn changed_login_tokens() {
 }
 
 #[test]
+fn changed_answers() {
+    mutate(&["answer"], bodies::answer);
+}
+
+#[test]
+fn changed_evidence_of_answers() {
+    mutate(&["answer.json"], bodies::answer_evidence);
+}
+
+#[test]
 fn changed_headers() {
     mutate(&["header-0", "header"], bodies::header);
 }
@@ -222,10 +232,10 @@ proptest! {
     /// Nothing that anybody sends does harm.
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        let bodies: [fn(&[u8]) -> bool; 13] = [
+        let bodies: [fn(&[u8]) -> bool; 15] = [
             bodies::record, bodies::statement, bodies::header, bodies::block, bodies::certificate, bodies::receipt,
             bodies::genesis, bodies::state_proof, bodies::did, bodies::note, bodies::tlog_proof, bodies::tile,
-            bodies::login,
+            bodies::login, bodies::answer, bodies::answer_evidence,
         ];
         for body in bodies {
             body(&bytes);

@@ -6,6 +6,8 @@
 // Each program that includes this file uses a part of it.
 #![allow(dead_code)]
 
+use cairn_proof::answer::SignedAnswer;
+use cairn_proof::answer::file::AnswerEvidence;
 use cairn_proof::block::{SignedBlock, decode_blocks, encode_blocks};
 use cairn_proof::cbor::{CborError, Reader, Writer};
 use cairn_proof::certificate::Finalization;
@@ -224,6 +226,26 @@ pub(crate) fn login(bytes: &[u8]) -> bool {
     let unsigned = bytes.len() - 88;
     assert_eq!(again.len(), bytes.len());
     assert_eq!(&again.as_bytes()[..unsigned], &bytes[..unsigned], "a login token has one encoding");
+    true
+}
+
+/// The envelope of an answer. Signed again by another key, it differs in the signature alone.
+pub(crate) fn answer(bytes: &[u8]) -> bool {
+    let Ok(signed) = SignedAnswer::decode(bytes) else { return false };
+    let (key, chain) = (SigningKey::from_seed(&[77; 32]), ChainTag(Digest([78; 32])));
+    assert!(signed.verify(&key.public(), &chain).is_err(), "nobody has signed with this key for this chain");
+    let again = signed.into_answer().sign(&key, &chain).expect("what was decoded passed the checks of signing");
+    let unsigned = bytes.len() - SIGNATURE_BYTES;
+    assert_eq!(again.len(), bytes.len());
+    assert_eq!(again[..unsigned], bytes[..unsigned], "an answer has one encoding");
+    true
+}
+
+/// The file that proves an answer.
+pub(crate) fn answer_evidence(bytes: &[u8]) -> bool {
+    let Ok(evidence) = AnswerEvidence::from_json(bytes) else { return false };
+    assert_eq!(evidence.to_json().expect("evidence in memory can be written"), bytes, "the file has one form");
+    answer(&evidence.answer.0);
     true
 }
 

@@ -13,6 +13,9 @@
 pub(crate) mod signed_record;
 pub(crate) mod state;
 
+use cairn_proof::answer::file::{ANSWER_EVIDENCE_MARK, AnswerEvidence};
+use cairn_proof::answer::rows::RowsHasher;
+use cairn_proof::answer::{Answer, AnswerColumn, AnswerSegment, Parameter};
 use cairn_proof::block::{SignedBlock, encode_blocks, statements_root};
 use cairn_proof::cbor::Writer;
 use cairn_proof::certificate::forge;
@@ -24,6 +27,7 @@ use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
 use cairn_proof::login::Login;
 use cairn_proof::note::{Algorithm, Note, VerifierKey};
 use cairn_proof::parameters::Parameters;
+use cairn_proof::receipt::Base64Bytes;
 use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::state_proof::{StateProof, Subject};
 use cairn_proof::statement::{
@@ -270,6 +274,67 @@ pub(crate) fn header() -> Header {
     }
 }
 
+/// The canonical bytes of the two rows of the answer: a section and the mean of its speeds.
+pub(crate) fn answer_rows() -> [Vec<u8>; 2] {
+    let row = |section: &str, speed: Option<f64>| {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        writer.array(2);
+        writer.text(section);
+        writer.bytes_or_null(speed.map(cairn_proof::answer::rows::float_bytes).as_ref().map(<[u8; 8]>::as_slice));
+        out
+    };
+    [row("section-7", Some(2.0)), row("section-8", None)]
+}
+
+/// What a query node, which has the identity of ingest, says about an answer at block 1.
+pub(crate) fn answer() -> Answer {
+    let mut hasher = RowsHasher::new(true);
+    answer_rows().iter().for_each(|row| hasher.row(row));
+    let hash = hasher.finish();
+    let segment = anchor().segment;
+    let (path, blake3, size, bytes_verified) = (segment.path, segment.blake3, segment.size, segment.size);
+    let column = |name: &str, kind: &str| AnswerColumn { name: name.into(), kind: kind.into() };
+    Answer {
+        node: key(INGEST).identity(),
+        statement:
+            "SELECT section, avg(speed_kmh) AS speed FROM traffic.flow WHERE speed_kmh < $1 GROUP BY 1 ORDER BY 1"
+                .into(),
+        parameters: vec![Parameter { kind: "int64".into(), text: Some("50".into()) }],
+        settings: [("cairn.on_unverified", "refuse"), ("search_path", "public"), ("timezone", "UTC")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .to_vec(),
+        height: Height(1),
+        block: header().digest(),
+        state_root: header().state_root,
+        segments: vec![AnswerSegment { path, blake3, size, bytes_verified }],
+        left_out: 0,
+        flagged: 0,
+        columns: vec![column("section", "text"), column("speed", "float64")],
+        rows: hash.rows.0,
+        rows_root: hash.rows_root,
+        ordered_root: hash.ordered_root,
+        engine: "cairn 0.1.0, datafusion 55.2.0".into(),
+        made_ms: 1_700_000_002_000,
+    }
+}
+
+pub(crate) fn signed_answer() -> Vec<u8> {
+    answer().sign(&key(INGEST), &genesis().tag()).unwrap()
+}
+
+/// The file that proves it.
+pub(crate) fn answer_evidence() -> AnswerEvidence {
+    AnswerEvidence {
+        format: ANSWER_EVIDENCE_MARK.into(),
+        answer: Base64Bytes(signed_answer()),
+        signer: key(INGEST).public(),
+        committees: vec![],
+        headers: vec![Base64Bytes(header().encode())],
+        certificate: Base64Bytes(certificate()),
+    }
+}
+
 pub(crate) fn certificate() -> Vec<u8> {
     let keys: Vec<_> = (1..=4).map(key).collect();
     forge::certificate(&header(), &keys, &SIGNERS, &genesis().tag())
@@ -356,6 +421,8 @@ pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("block", block().encode()),
         ("blocks", encode_blocks(&[first_block(), block()])),
         ("proposal", proposal()),
+        ("answer-row", answer_rows()[0].clone()),
+        ("answer", signed_answer()),
     ]
     .into_iter()
     .chain(signed_record::forms())
