@@ -19,7 +19,7 @@ use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::note::Note;
 use cairn_proof::receipt::{Base64Bytes, RECEIPT_MARK, Receipt, ReceiptError, StepName, TreePath};
-use cairn_proof::statement::{ChainTag, SignedStatement};
+use cairn_proof::statement::{ChainTag, LoggedAnchor};
 use cairn_proof::{Height, LeafIndex, Offset, Partition, TreeSize, tree};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +133,7 @@ pub async fn prove(
         format: RECEIPT_MARK.to_owned(),
         record: Base64Bytes(record),
         batch: path,
-        anchor: Base64Bytes(located.entry.statement.to_vec()),
+        anchor: Base64Bytes(located.entry.log_entry()),
         anchorer: located.anchorer,
         log: chain.log,
         committees: chain.committees,
@@ -174,7 +174,7 @@ fn locate(follower: &Follower, stream: &str, partition: Partition, offset: Offse
     let Some(index) = entry.anchor.leaf_index(offset) else {
         return Err(ProveError::Gap { stream: name, partition, offset });
     };
-    let anchorer = signing_key(&entry.statement, ledger.keys_of(&entry.signer), &ledger.genesis().tag());
+    let anchorer = signing_key(&entry.log_entry(), ledger.keys_of(&entry.signer), &ledger.genesis().tag());
     Ok(Located {
         entry: Arc::clone(entry),
         topic: registered.definition.topic.clone(),
@@ -184,9 +184,9 @@ fn locate(follower: &Follower, stream: &str, partition: Partition, offset: Offse
     })
 }
 
-/// The one of an identity's keys, of which it may have had several, that signed the statement.
-fn signing_key(statement: &[u8], keys: &[PublicKey], chain: &ChainTag) -> Option<PublicKey> {
-    let signed = SignedStatement::decode(statement).ok()?;
+/// The one of an identity's keys, of which it may have had several, that signed an anchor's entry in the log.
+fn signing_key(entry: &[u8], keys: &[PublicKey], chain: &ChainTag) -> Option<PublicKey> {
+    let signed = LoggedAnchor::decode(entry).ok()?;
     keys.iter().find(|key| signed.verify(key, chain).is_ok()).copied()
 }
 

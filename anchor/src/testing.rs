@@ -118,9 +118,7 @@ impl FakeNode {
         let before = chain.state.clone();
         let (height, timestamp_ms) = (chain.header.height.next(), chain.header.timestamp_ms + 1000);
         let applied = chain.state.apply(&BlockTime { height, timestamp_ms }, envelope, &StrictSignatures)?;
-        if applied.log_index.is_some() {
-            chain.log.push(tree::leaf_hash(envelope));
-        }
+        chain.log.extend(applied.entries.iter().map(|entry| entry.leaf));
         let round = Round {
             epoch: epoch_of(height, self.genesis.parameters.epoch_blocks),
             view: chain.header.view + 1,

@@ -18,11 +18,12 @@ seed record record record-bare
 seed signed_headers signed-headers
 seed sequences sequences
 seed statement register-identity register-stream register-stream-signed anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
-  vote-add vote-parameters attest evidence
+  vote-add vote-parameters attest evidence anchors
+seed log_entry anchor anchors-entry
 seed header header-0 header
 seed block block blocks
 seed certificate certificate
-seed receipt receipt.json receipts/{one,change,changes,checkpoint,rotated}.json
+seed receipt receipt.json receipts/{one,change,changes,checkpoint,several,rotated}.json
 seed state_proof state-proof-present.json state-proof-absent.json
 seed note checkpoint.txt
 seed login login.txt

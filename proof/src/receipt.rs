@@ -4,6 +4,8 @@
 //! record ─leaf─▶ batch root in the anchor ─leaf─▶ log root in the header ─hash─▶ certificate ─keys─▶ committees ─▶ genesis
 //! ```
 //!
+//! The anchor is an entry of the log. One that was signed together with others carries its path to the root that was signed.
+//!
 //! The file is JSON in exactly one form: what [`Receipt::to_json`] writes. Bytes that parse but are not that
 //! form are refused, so that no bit of a receipt can be changed without notice; there are no comments in it. The one
 //! exception lies in a checkpoint, where lines by keys that the verifier does not know mean nothing to it.
@@ -23,7 +25,7 @@ use crate::genesis::Genesis;
 use crate::header::Header;
 use crate::identity::{IdentityId, PublicKey};
 use crate::record::OwnedRecord;
-use crate::statement::{Anchor, Body, SignedStatement};
+use crate::statement::{Anchor, LoggedAnchor, StatementError};
 use crate::tree::{self, PATH_MAX};
 use crate::units::{LeafIndex, TreeSize};
 
@@ -54,7 +56,7 @@ pub struct Receipt {
     pub record: Base64Bytes,
     /// From the record's leaf to the anchor's records root.
     pub batch: TreePath,
-    /// The anchor's envelope.
+    /// The anchor's entry in the log: its envelope, or the envelope of its statement with this one anchor.
     pub anchor: Base64Bytes,
     /// The key by which the anchor is signed.
     pub anchorer: PublicKey,
@@ -79,6 +81,8 @@ pub enum StepName {
     Record,
     /// The anchor's envelope decodes and is signed by the key that the receipt names.
     Anchor,
+    /// The anchor is one of those that were signed together; taken only where there are several.
+    Statement,
     /// The record lies in the anchor's offsets, and its leaf leads to the anchor's records root.
     Batch,
     /// The anchor leads to the log root of the header.
@@ -101,6 +105,7 @@ impl StepName {
             Self::Form => "form",
             Self::Record => "record",
             Self::Anchor => "anchor",
+            Self::Statement => "statement",
             Self::Batch => "batch",
             Self::Log => "log",
             Self::Committees => "committees",
@@ -183,11 +188,17 @@ impl Receipt {
         let mut held = |name, detail| steps.push(Step { name, detail });
         let record = self.check_record()?;
         held(StepName::Record, describe_record(&record));
-        let (anchor, anchorer) = self.check_anchor(genesis)?;
+        let logged = self.check_anchor(genesis)?;
+        let (anchor, anchorer) = (logged.anchor(), logged.signer());
         let detail =
             format!("{} partition {} offsets {}–{}, ", anchor.stream, anchor.partition, anchor.first, anchor.last);
         held(StepName::Anchor, detail + &format!("{} records, signed by identity {anchorer}", anchor.count));
-        self.check_batch(&record, &anchor)?;
+        if let Some(place) = logged.place() {
+            let detail =
+                format!("anchor {} of {} signed together leads to root {}", place.index, place.count, place.root);
+            held(StepName::Statement, detail);
+        }
+        self.check_batch(&record, anchor)?;
         let detail = format!("leaf {} of {} leads to root {}", self.batch.index, anchor.count, anchor.records_root);
         held(StepName::Batch, detail);
         let header = self.check_log()?;
@@ -204,6 +215,7 @@ impl Receipt {
             cosigned = Some(by);
         }
         let committee = trusted.committee;
+        let anchor = logged.into_anchor();
         Ok(Verified { record, anchor, anchorer, header, committee, checkpoint: cosigned, steps })
     }
 
@@ -231,14 +243,12 @@ impl Receipt {
         OwnedRecord::decode(&self.record.0).map_err(failed(StepName::Record))
     }
 
-    fn check_anchor(&self, genesis: &Genesis) -> Result<(Anchor, IdentityId), ReceiptError> {
-        let fail = |reason: String| ReceiptError { step: StepName::Anchor, reason };
-        let signed = SignedStatement::decode(&self.anchor.0).map_err(failed(StepName::Anchor))?;
-        signed.verify(&self.anchorer, &genesis.tag()).map_err(failed(StepName::Anchor))?;
-        let statement = signed.into_statement();
-        match statement.body {
-            Body::Anchor(anchor) => Ok((anchor, statement.signer)),
-            other => Err(fail(format!("expected an anchor, found {}", other.content_type()))),
+    fn check_anchor(&self, genesis: &Genesis) -> Result<LoggedAnchor, ReceiptError> {
+        let logged = LoggedAnchor::decode(&self.anchor.0).map_err(failed(StepName::Anchor))?;
+        match logged.verify(&self.anchorer, &genesis.tag()) {
+            Ok(()) => Ok(logged),
+            Err(error @ StatementError::Place(_)) => Err(failed(StepName::Statement)(error)),
+            Err(error) => Err(failed(StepName::Anchor)(error)),
         }
     }
 

@@ -7,10 +7,13 @@
 //! signed    = Sig_structure with external_aad = the chain's tag, 32 bytes (RFC 9052, section 4.4)
 //! ```
 //!
+//! One kind has an unprotected header that is not empty ([`log_entries`]): what it carries is bound by the payload.
+//!
 //! The content type separates purposes, the chain's tag separates chains. A statement has exactly one encoding:
 //! decoding refuses every other. Whether a statement is *allowed* is not decided here but in the chain's state.
 
 mod anchor;
+mod anchors;
 mod consensus;
 mod envelope;
 mod identity;
@@ -19,6 +22,10 @@ mod stream;
 mod vote;
 
 pub use anchor::{Anchor, GAPS_MAX, Gap, SegmentRef};
+pub use anchors::{
+    ANCHOR_HEAD_BYTES, ANCHORS_MAX, ANCHORS_MIN, ANCHORS_OVERHEAD_BYTES, AnchorPlace, LoggedAnchor, log_entries,
+    log_entry,
+};
 pub use consensus::Attest;
 pub use envelope::{SignedStatement, statement_id};
 pub use identity::{RegisterIdentity, RevokeIdentity, RotateKey, SetExpiry};
@@ -30,6 +37,7 @@ use crate::cbor::{CborError, Reader, Writer};
 use crate::digest::Digest;
 use crate::evidence::Equivocation;
 use crate::identity::{IdentityId, KeyError, PublicKey, SigningKey};
+use crate::tree::TreeError;
 use crate::units::Sequence;
 
 /// A statement is smaller than an entry of a C2SP tiled log may be.
@@ -70,6 +78,9 @@ pub enum StatementError {
         /// The identity that is said to have signed.
         signer: IdentityId,
     },
+    /// The anchor is not one of those that were signed together.
+    #[error("the anchor's place in its statement: {0}")]
+    Place(#[from] TreeError),
 }
 
 impl StatementError {
@@ -90,6 +101,8 @@ pub enum Body {
     RegisterStream(StreamDefinition),
     /// One batch of a partition.
     Anchor(Anchor),
+    /// One batch each of several partitions, in ascending order of stream and partition.
+    Anchors(Vec<Anchor>),
     /// Another key for an identity.
     RotateKey(RotateKey),
     /// The end of an identity.
@@ -116,6 +129,7 @@ impl Body {
             Self::RegisterIdentity(_) => identity::REGISTER,
             Self::RegisterStream(body) => body.content_type(),
             Self::Anchor(_) => anchor::CONTENT_TYPE,
+            Self::Anchors(_) => anchors::CONTENT_TYPE,
             Self::RotateKey(_) => identity::ROTATE,
             Self::RevokeIdentity(_) => identity::REVOKE,
             Self::SetExpiry(_) => identity::EXPIRE,
@@ -133,6 +147,7 @@ impl Body {
             Self::RegisterIdentity(body) => body.write(sequence, writer),
             Self::RegisterStream(body) => body.write(sequence, writer),
             Self::Anchor(body) => body.write(sequence, writer),
+            Self::Anchors(body) => anchors::write(body, sequence, writer),
             Self::RotateKey(body) => body.write(sequence, writer),
             Self::RevokeIdentity(body) => body.write(sequence, writer),
             Self::SetExpiry(body) => body.write(sequence, writer),
@@ -171,6 +186,9 @@ impl Body {
                 let (sequence, evidence) = consensus::read_evidence(reader)?;
                 Ok((sequence, Self::Evidence(Box::new(evidence))))
             }
+            anchors::CONTENT_TYPE => {
+                Err(StatementError::field("unprotected header", "the anchors that are signed", "an empty one"))
+            }
             other => Err(StatementError::field("content type", "one that Cairn knows", other)),
         }
     }
@@ -184,6 +202,7 @@ impl Body {
             Self::RegisterIdentity(body) => body.check(),
             Self::RegisterStream(body) => body.check(),
             Self::Anchor(body) => body.check(),
+            Self::Anchors(body) => anchors::check(body),
             Self::RevokeIdentity(body) => body.check(),
             Self::SetRole(body) => body.check(),
             Self::TransferStream(body) => body.check(),
@@ -215,6 +234,14 @@ impl Statement {
     pub fn sign(&self, key: &SigningKey, chain: &ChainTag) -> Result<Vec<u8>, StatementError> {
         envelope::sign(self, key, chain)
     }
+}
+
+/// Returns bytes that are no longer than a statement may be.
+fn check_length(bytes: &[u8]) -> Result<&[u8], StatementError> {
+    if bytes.len() > STATEMENT_BYTES_MAX {
+        return Err(StatementError::TooLong { found: bytes.len() });
+    }
+    Ok(bytes)
 }
 
 /// Checks a text's length and characters.

@@ -13,7 +13,7 @@
 //! entry, unless `extra` does. Cairn's files do, so that they verify with the genesis alone:
 //!
 //! ```text
-//! extra = CBOR ["cairn/tlog-proof-extra/v1", anchor's envelope, [[header, certificate, [key…]]…]]
+//! extra = CBOR ["cairn/tlog-proof-extra/v1", anchor's entry, [[header, certificate, [key…]]…]]
 //! ```
 //!
 //! The last item holds the committee changes up to the committee that signed the checkpoint, as in a receipt. Nobody
@@ -30,7 +30,7 @@ use crate::digest::Digest;
 use crate::genesis::Genesis;
 use crate::identity::{IdentityId, PublicKey};
 use crate::note::{NOTE_BYTES_MAX, Note, NoteError};
-use crate::statement::{Anchor, Body, SignedStatement};
+use crate::statement::{Anchor, LoggedAnchor, StatementError};
 use crate::tree::{self, PATH_MAX, TreeError};
 use crate::units::LeafIndex;
 
@@ -193,7 +193,7 @@ pub struct VerifiedAnchor {
 /// Cairn's extra data: what makes a proof stand alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// The anchor's envelope: the log's entry.
+    /// The log's entry: the anchor's envelope, or that of its statement with this one anchor.
     pub anchor: Vec<u8>,
     /// Every change of the committee since the genesis, oldest first.
     pub committees: Vec<CommitteeChange>,
@@ -267,16 +267,12 @@ impl TlogProof {
         if found < expected {
             return Err(TlogProofError::Quorum { expected, found });
         }
-        let entry = |found: String| TlogProofError::Entry { found };
-        let statement = SignedStatement::decode(&extra.anchor).map_err(|error| entry(error.to_string()))?;
-        let statement = statement.into_statement();
-        match statement.body {
-            Body::Anchor(anchor) => {
-                let (anchorer, index) = (statement.signer, self.index);
-                Ok(VerifiedAnchor { anchor, anchorer, index, checkpoint, cosigned, committee })
-            }
-            other => Err(entry(other.content_type().to_owned())),
-        }
+        let entry = |error: StatementError| TlogProofError::Entry { found: error.to_string() };
+        let logged = LoggedAnchor::decode(&extra.anchor).map_err(entry)?;
+        logged.verify_place().map_err(entry)?;
+        let (anchorer, index) = (logged.signer(), self.index);
+        let anchor = logged.into_anchor();
+        Ok(VerifiedAnchor { anchor, anchorer, index, checkpoint, cosigned, committee })
     }
 }
 

@@ -24,7 +24,7 @@ use cairn_proof::identity::PublicKey;
 use cairn_proof::receipt::{Base64Bytes, Receipt};
 use cairn_proof::record::RecordHasher;
 use cairn_proof::state_proof::StateProof;
-use cairn_proof::statement::SignedStatement;
+use cairn_proof::statement::{LoggedAnchor, SignedStatement, log_entries};
 use cairn_proof::tlog_proof::TlogProof;
 use cairn_proof::tree;
 use cairn_proof::{Height, LeafIndex, TreeSize};
@@ -64,7 +64,7 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 22] = [
+const DECODED: [(&str, Accepts); 24] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
@@ -81,6 +81,8 @@ const DECODED: [(&str, Accepts); 22] = [
     ("vote-parameters", bodies::statement),
     ("attest", bodies::statement),
     ("evidence", bodies::statement),
+    ("anchors", bodies::statement),
+    ("anchors-entry", bodies::log_entry),
     ("header-0", bodies::header),
     ("header", bodies::header),
     ("certificate", bodies::certificate),
@@ -126,6 +128,7 @@ fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are
         ("receipts/one.json", bodies::receipt, nothing),
         ("receipts/changes.json", bodies::receipt, nothing),
         ("receipts/checkpoint.json", bodies::receipt, nothing),
+        ("receipts/several.json", bodies::receipt, nothing),
         ("state-proof-present.json", bodies::state_proof, nothing),
         ("state-proof-absent.json", bodies::state_proof, nothing),
         ("checkpoint.txt", bodies::note, nothing),
@@ -179,6 +182,19 @@ fn statements_are_signed_over_the_documented_bytes() {
     assert!(vectors::key(vectors::INGEST).public().verify(&golden("anchor-sig-structure"), signature));
     let device = vectors::register_identity();
     assert!(device.public_key.verify(&golden("possession"), &device.possession));
+}
+
+/// Both entries of the log that come out of the statement hold, and their ids are what the next anchors name.
+#[test]
+fn the_entries_of_several_anchors_hold() {
+    let (genesis, statement) = (vectors::genesis(), golden("anchors"));
+    let entries = log_entries(&statement);
+    assert_eq!(entries[1], golden("anchors-entry"));
+    for (entry, anchor) in entries.iter().zip(vectors::anchors()) {
+        let logged = LoggedAnchor::decode(entry).unwrap();
+        logged.verify(&vectors::key(vectors::INGEST).public(), &genesis.tag()).unwrap();
+        assert_eq!((logged.id().0, logged.anchor()), (sha256(&[entry]).0, &anchor));
+    }
 }
 
 #[test]

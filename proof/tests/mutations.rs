@@ -145,6 +145,12 @@ fn changed_statements() {
 }
 
 #[test]
+fn changed_statements_of_several_anchors() {
+    mutate(&["anchors"], bodies::statement);
+    mutate(&["anchors-entry", "anchor"], bodies::log_entry);
+}
+
+#[test]
 fn changed_statements_about_identities_and_rights() {
     mutate(&["rotate-key", "revoke-identity", "set-expiry", "set-role", "transfer-stream"], bodies::statement);
 }
@@ -206,7 +212,8 @@ fn changed_certificates() {
 
 #[test]
 fn changed_receipts() {
-    let with_changes = ["receipts/change.json", "receipts/changes.json", "receipts/checkpoint.json"];
+    let with_changes =
+        ["receipts/change.json", "receipts/changes.json", "receipts/checkpoint.json", "receipts/several.json"];
     mutate(&[&["receipt.json"], &with_changes[..]].concat(), bodies::receipt);
 }
 
@@ -232,10 +239,10 @@ proptest! {
     /// Nothing that anybody sends does harm.
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        let bodies: [fn(&[u8]) -> bool; 15] = [
+        let bodies: [fn(&[u8]) -> bool; 16] = [
             bodies::record, bodies::statement, bodies::header, bodies::block, bodies::certificate, bodies::receipt,
             bodies::genesis, bodies::state_proof, bodies::did, bodies::note, bodies::tlog_proof, bodies::tile,
-            bodies::login, bodies::answer, bodies::answer_evidence,
+            bodies::login, bodies::answer, bodies::answer_evidence, bodies::log_entry,
         ];
         for body in bodies {
             body(&bytes);

@@ -144,7 +144,7 @@ impl History {
                 }
             }
             // Validators are looked at after every block.
-            Body::Anchor(_) | Body::Attest(_) | Body::Evidence(_) => {}
+            Body::Anchor(_) | Body::Anchors(_) | Body::Attest(_) | Body::Evidence(_) => {}
         }
     }
 

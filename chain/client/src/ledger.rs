@@ -4,11 +4,12 @@
 //! its block, so that "as of height H" is a filter; what changes in place (an identity's key, a stream's owner, a
 //! validator's record) is kept in versions ([`crate::history`]). Costs about 190 bytes a block and 900 bytes an anchor.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_chain_state::transition::Executed;
-use cairn_chain_state::{Applied, IdentityEntry, ProposalEntry, State, StreamEntry, ValidatorEntry};
+use cairn_chain_state::{Applied, IdentityEntry, LogEntry, ProposalEntry, State, StreamEntry, ValidatorEntry};
 use cairn_proof::Base64Bytes;
 use cairn_proof::block::SignedBlock;
 use cairn_proof::committee::CommitteeChange;
@@ -17,7 +18,7 @@ use cairn_proof::genesis::Genesis;
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::parameters::Parameters;
-use cairn_proof::statement::{Anchor, Body, Change};
+use cairn_proof::statement::{Anchor, Body, Change, log_entry, statement_id};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, TreeSize};
 
 use crate::history::{CommitteeAt, History, KeyAt, RoleAt};
@@ -46,10 +47,12 @@ pub struct BlockSummary {
 pub struct AnchorEntry {
     /// The anchor.
     pub anchor: Anchor,
-    /// Its id.
+    /// Its id: SHA-256 of its entry in the log.
     pub id: Digest,
-    /// The envelope, whole.
+    /// The statement that it came in, whole; shared by all anchors of that statement.
     pub statement: Arc<[u8]>,
+    /// Its place among the anchors of that statement, from 0; `None` when it is the only one.
+    pub place: Option<LeafIndex>,
     /// Who signed it.
     pub signer: IdentityId,
     /// Its place in the log.
@@ -58,6 +61,21 @@ pub struct AnchorEntry {
     pub height: Height,
     /// The block's time in milliseconds since 1970-01-01 UTC.
     pub block_timestamp_ms: u64,
+}
+
+impl AnchorEntry {
+    /// Its entry in the log: what a receipt carries, and who signed it is told by.
+    #[must_use]
+    pub fn log_entry(&self) -> Vec<u8> {
+        let entry = log_entry(&self.statement, self.place.unwrap_or_default());
+        entry.map(Cow::into_owned).unwrap_or_default()
+    }
+
+    /// Id of the statement that it came in; its own id when it is the only one there.
+    #[must_use]
+    pub fn statement_id(&self) -> Digest {
+        self.place.map_or(self.id, |_| statement_id(&self.statement))
+    }
 }
 
 /// The chain as far as it was followed.
@@ -131,21 +149,13 @@ impl Ledger {
 
     /// Indexes what one statement of the last block changed.
     fn take_in(&mut self, applied: Applied, envelope: &[u8]) {
-        let Applied { id, statement, log_index } = applied;
+        let Applied { statement, log_index, entries, .. } = applied;
         self.history.note_statement(self.header.height, &self.state, &statement.body);
+        let anchors =
+            Anchored { signer: statement.signer, log_index: log_index.unwrap_or_default(), entries: &entries };
         match statement.body {
-            Body::Anchor(anchor) => {
-                let entry = Arc::new(AnchorEntry {
-                    anchor,
-                    id,
-                    statement: envelope.into(),
-                    signer: statement.signer,
-                    log_index: log_index.unwrap_or_default(),
-                    height: self.header.height,
-                    block_timestamp_ms: self.header.timestamp_ms,
-                });
-                self.index_anchor(entry);
-            }
+            Body::Anchor(anchor) => self.take_anchors(vec![anchor], anchors, envelope),
+            Body::Anchors(bodies) => self.take_anchors(bodies, anchors, envelope),
             Body::RegisterStream(definition) => self.refresh_stream(definition.name),
             Body::TransferStream(body) => self.refresh_stream(body.stream),
             Body::RegisterIdentity(body) => self.refresh_identity(&IdentityId::of(&body.public_key)),
@@ -159,6 +169,23 @@ impl Ledger {
             }
             // Roles, reputation and proposals are asked of the state.
             Body::SetRole(_) | Body::Attest(_) | Body::Evidence(_) => {}
+        }
+    }
+
+    fn take_anchors(&mut self, bodies: Vec<Anchor>, anchored: Anchored<'_>, envelope: &[u8]) {
+        let statement: Arc<[u8]> = envelope.into();
+        let several = bodies.len() > 1;
+        for (index, (anchor, entry)) in (0..).zip(bodies.into_iter().zip(anchored.entries)) {
+            self.index_anchor(Arc::new(AnchorEntry {
+                anchor,
+                id: entry.id,
+                statement: statement.clone(),
+                place: several.then_some(LeafIndex(index)),
+                signer: anchored.signer,
+                log_index: LeafIndex(anchored.log_index.0 + index),
+                height: self.header.height,
+                block_timestamp_ms: self.header.timestamp_ms,
+            }));
         }
     }
 
@@ -346,6 +373,15 @@ impl Ledger {
         let after = entries.partition_point(|entry| entry.anchor.first <= offset);
         entries[..after].last().filter(|entry| entry.anchor.last >= offset)
     }
+}
+
+/// What executing a statement told about its anchors.
+#[derive(Clone, Copy)]
+struct Anchored<'a> {
+    signer: IdentityId,
+    /// Of the first.
+    log_index: LeafIndex,
+    entries: &'a [LogEntry],
 }
 
 fn summary(header: &Header) -> BlockSummary {

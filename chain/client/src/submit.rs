@@ -29,7 +29,7 @@ pub struct Finalized {
     pub id: Digest,
     /// Its block.
     pub height: Height,
-    /// Its place in the log, if it is an anchor.
+    /// Its place in the log, if it is an anchor; of several, that of the first.
     pub log_index: Option<LeafIndex>,
     /// The envelope that is on the chain.
     pub envelope: Vec<u8>,

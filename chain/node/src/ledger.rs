@@ -18,7 +18,7 @@ use cairn_proof::{
     epoch,
     header::Header,
     tile::{Kind, Tile},
-    tree::{self, Log, TreeError},
+    tree::{Log, TreeError},
 };
 
 use crate::{
@@ -39,11 +39,11 @@ pub(crate) struct Tip {
     pub(crate) state: State,
 }
 
-/// Where a finalized statement stands.
+/// Where a finalized statement stands, or an anchor of one with several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) height: Height,
-    /// Its place in the log, for an anchor.
+    /// Its place in the log, for an anchor; of several, that of the first.
     pub(crate) log_index: Option<LeafIndex>,
 }
 
@@ -147,7 +147,7 @@ impl Ledger {
         self.read().boundary.clone()
     }
 
-    /// Where a finalized statement stands.
+    /// Where a finalized statement stands, or an anchor by its own id.
     pub(crate) fn locate(&self, id: &Digest) -> Option<Location> {
         self.read().statements.get(id).copied()
     }
@@ -213,13 +213,14 @@ impl Ledger {
     pub(crate) fn append(&self, executed: &Executed, block: FinalBlock) {
         let mut inner = self.write();
         let before = LeafIndex(inner.log.size().0);
-        for (statement, applied) in block.block.statements().iter().zip(executed.applied.iter()) {
-            if applied.log_index.is_some() {
-                inner.log.append(tree::leaf_hash(statement));
+        let height = block.block.height();
+        for applied in executed.applied.iter() {
+            inner.statements.insert(applied.id, Location { height, log_index: applied.log_index });
+            for entry in applied.entries.iter() {
+                // An anchor is found by its own id too, also where it came in a statement with others.
+                let log_index = Some(inner.log.append(entry.leaf));
+                inner.statements.insert(entry.id, Location { height, log_index });
             }
-            inner
-                .statements
-                .insert(applied.id, Location { height: block.block.height(), log_index: applied.log_index });
         }
         if inner.log.size().0 > before.0 {
             inner.anchored.push((before, block.block.height()));

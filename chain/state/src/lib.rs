@@ -29,7 +29,7 @@ pub mod trie;
 pub use entry::{
     AnchorEntry, EpochCounts, Head, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus,
 };
-pub use prepared::Prepared;
+pub use prepared::{LogEntry, Prepared};
 pub use refusal::{Refusal, RefusalCode};
 pub use state::{Applied, BlockTime, Round, SignatureCheck, State, StrictSignatures};
 pub use transition::{TransitionError, execute, execute_prepared, seal};

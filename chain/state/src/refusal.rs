@@ -100,4 +100,10 @@ impl Refusal {
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The same, about a part of the statement.
+    #[must_use]
+    pub(crate) fn within(self, part: &str) -> Self {
+        Self { message: format!("{part}: {}", self.message), ..self }
+    }
 }

@@ -21,7 +21,7 @@ use crate::entry::{
     anchor_key, attested_key, committee_key, head_key, identity_key, key_key, next_committee_key, next_parameters_key,
     parameters_key, role_key, sequence_key, stream_key, topic_key,
 };
-use crate::prepared::Prepared;
+use crate::prepared::{LogEntry, Prepared};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::trie::{Trie, Value as _};
 
@@ -64,8 +64,10 @@ pub struct Applied {
     pub id: Digest,
     /// The statement.
     pub statement: Statement,
-    /// Its place in the log, if it is an anchor.
+    /// Its place in the log, if it is an anchor; of several, that of the first.
     pub log_index: Option<LeafIndex>,
+    /// Its anchors as the log holds them, one after the other from there on; empty for a statement of another kind.
+    pub entries: Arc<[LogEntry]>,
 }
 
 /// The state at one height. Cloning it costs a few hundred bytes, however large it is.
@@ -353,7 +355,7 @@ impl State {
         prepared: Prepared,
         signatures: &dyn SignatureCheck,
     ) -> Result<Applied, Refusal> {
-        let Prepared { decoded, leaf, verified } = prepared;
+        let Prepared { decoded, entries, verified } = prepared;
         let signed = decoded.map_err(|error| Refusal::new(RefusalCode::Malformed, error.to_string()))?;
         let statement = signed.statement();
         let signer = self.usable_signer(&statement.signer, at)?.clone();
@@ -374,7 +376,10 @@ impl State {
         let id = signed.id();
         let mut log_index = None;
         match &statement.body {
-            Body::Anchor(body) => log_index = Some(self.anchor_batch(at, &signer, body, id, leaf)?),
+            Body::Anchor(body) => {
+                log_index = Some(self.anchor_batches(at, &signer, std::slice::from_ref(body), &entries)?);
+            }
+            Body::Anchors(bodies) => log_index = Some(self.anchor_batches(at, &signer, bodies, &entries)?),
             Body::RegisterIdentity(body) => self.register_identity(at, &signer, body)?,
             Body::RotateKey(body) => self.rotate_key(&signer, body)?,
             Body::RevokeIdentity(body) => self.revoke_identity(at, &signer, body)?,
@@ -387,7 +392,7 @@ impl State {
             Body::Evidence(body) => self.take_evidence(at, body, id)?,
         }
         self.entries.insert(sequence_key, Entry::Sequence(statement.sequence));
-        Ok(Applied { id, statement: signed.into_statement(), log_index })
+        Ok(Applied { id, statement: signed.into_statement(), log_index, entries })
     }
 }
 

@@ -313,7 +313,14 @@ func readRecord(data []byte) (rec record) {
 	return rec
 }
 
-const anchorType = "application/vnd.cairn.anchor.v1+cbor"
+const (
+	anchorType  = "application/vnd.cairn.anchor.v1+cbor"
+	anchorsType = "application/vnd.cairn.anchors.v1+cbor"
+	anchorsMin  = 2
+	anchorsMax  = 256
+	// A map of 1, label -65538.
+	oneOfSeveral = "\xa1\x3a\x00\x01\x00\x01"
+)
 
 var (
 	streamName  = regexp.MustCompile(`^([a-z][a-z0-9_]{0,62})\.[a-z][a-z0-9_]{0,62}$`)
@@ -329,33 +336,75 @@ type anchor struct {
 	gaps                                       []gap
 	least, greatest                            int64
 	root, signer                               digest
+	placed                                     *placed
 }
 
-// readAnchor reads the COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: form, fields, signature.
-func readAnchor(envelope []byte, key, tag digest) anchor {
-	need(len(envelope) <= statementBytesMax, "a statement has at most %d bytes", statementBytesMax)
-	r := &reader{data: envelope}
+// placed is where an anchor stands among those that were signed together.
+type placed struct {
+	index, count uint64
+	path         []digest
+	leaf, root   digest
+}
+
+// readAnchor reads the COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: form, fields, signature. Where the
+// anchor is out of several, placed is yet to be checked.
+func readAnchor(entry []byte, key, tag digest) anchor {
+	need(len(entry) <= statementBytesMax, "a statement has at most %d bytes", statementBytesMax)
+	r := &reader{data: entry}
 	r.literal("\xd2\x84", "tag 18 and an array of 4 items")
 	protected := r.bytes()
-	r.literal("\xa0", "an empty map of unprotected headers")
+	var place *placed
+	var carried []byte
+	if r.at < len(r.data) && r.data[r.at] == oneOfSeveral[0] {
+		r.literal(oneOfSeveral, "one anchor at its place, as the only unprotected header")
+		r.array(3)
+		place = &placed{index: r.uint()}
+		r.list(pathMax, func() { place.path = append(place.path, r.digest()) })
+		carried = r.bytes()
+		place.leaf = leafHash(carried)
+	} else {
+		r.literal("\xa0", "an empty map of unprotected headers")
+	}
 	payload, signature := r.bytes(), r.fixed(64)
 	r.end()
+	contentType, data, firstKey := anchorType, payload, 1
+	if place != nil {
+		contentType, data, firstKey = anchorsType, carried, 2
+	}
 	p := &reader{data: protected}
 	p.literal("\xa3\x01\x27\x03", "a map of 3 headers, algorithm EdDSA, content type")
-	p.mark(anchorType)
+	p.mark(contentType)
 	p.literal("\x04", "the key id")
 	signer := p.digest()
 	p.end()
-	a := readAnchorPayload(payload)
-	a.signer = signer
+	a := readAnchorMap(data, firstKey)
+	a.signer, a.placed = signer, place
 	a.check()
+	if place != nil {
+		place.count, place.root = readSummary(payload)
+	}
 	message := cbor("Signature1", protected, tag[:], payload)
 	need(signedBy(key, message, signature), "the signature does not verify for identity %s", signer)
 	return a
 }
 
-func readAnchorPayload(payload []byte) (a anchor) {
+// readSummary reads what is signed about several anchors: how many, and the root over them.
+func readSummary(payload []byte) (count uint64, root digest) {
 	r := &reader{data: payload}
+	r.literal("\xa3\x01", "a map of 3 pairs, map key 1")
+	r.uint() // sequence
+	r.literal("\x02", "map key 2")
+	count = r.uint()
+	r.literal("\x03", "map key 3")
+	root = r.digest()
+	r.end()
+	need(anchorsMin <= count && count <= anchorsMax, "%d anchors in one statement", count)
+	return count, root
+}
+
+// readAnchorMap reads an anchor's map: from key 1, the sequence, or without it from key 2.
+func readAnchorMap(data []byte, firstKey int) (a anchor) {
+	r := &reader{data: data}
 	fields := []func(){
 		func() { r.uint() }, // sequence
 		func() { a.stream = r.text() },
@@ -374,8 +423,12 @@ func readAnchorPayload(payload []byte) (a anchor) {
 		func() { r.array(3); a.segment = r.text(); r.uint(); r.digest() },
 		func() { r.digest() }, // previous
 	}
-	r.literal("\xae", "a map of 14 pairs")
+	pairs := len(fields) + 1 - firstKey
+	r.literal(string([]byte{0xa0 + byte(pairs)}), fmt.Sprintf("a map of %d pairs", pairs))
 	for place, read := range fields {
+		if place+1 < firstKey {
+			continue
+		}
 		r.literal(string(rune(place+1)), fmt.Sprintf("map key %d", place+1))
 		read()
 	}
@@ -837,6 +890,11 @@ func verifyReceipt(s *steps, data []byte, g genesis) {
 	a := readAnchor(r.Anchor, r.Anchorer, g.tag)
 	s.held("%s partition %d offsets %d–%d, %d records, signed by identity %s", a.stream, a.partition, a.first, a.last,
 		a.count, a.signer)
+	if p := a.placed; p != nil {
+		s.name = "statement"
+		checkInclusion(p.leaf, p.index, p.count, p.path, p.root)
+		s.held("anchor %d of %d signed together leads to root %s", p.index, p.count, p.root)
+	}
 	s.name = "batch"
 	checkBatch(r.Record, rec, a, r.Batch)
 	s.held("leaf %d of %d leads to root %s", r.Batch.Index, a.count, a.root)

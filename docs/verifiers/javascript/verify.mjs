@@ -239,34 +239,63 @@ function readRecord(bytes) {
 }
 
 const ANCHOR_TYPE = "application/vnd.cairn.anchor.v1+cbor";
+const ANCHORS_TYPE = "application/vnd.cairn.anchors.v1+cbor";
+const ANCHORS_MIN = 2n, ANCHORS_MAX = 256n;
+const ONE_OF_SEVERAL = [0xa1, 0x3a, 0x00, 0x01, 0x00, 0x01]; // a map of 1, label -65538
 const STREAM_NAME = /^([a-z][a-z0-9_]{0,62})\.[a-z][a-z0-9_]{0,62}$/;
 const RESERVED = ["cairn", "information_schema", "pg_catalog", "public", "datafusion"];
 const SEGMENT_PATH = /^[A-Za-z0-9._=/-]{1,512}$/;
 
-/** The COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: its form, its fields, its signature. */
-async function readAnchor(envelope, key, tag) {
-  need(envelope.length <= STATEMENT_BYTES_MAX, `a statement has at most ${STATEMENT_BYTES_MAX} bytes`);
-  const c = new Cbor(envelope);
+/**
+ * The COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: its form, its fields, its signature. Where the anchor
+ * is out of several, `placed` says where it stands among them; that is yet to be checked.
+ */
+async function readAnchor(entry, key, tag) {
+  need(entry.length <= STATEMENT_BYTES_MAX, `a statement has at most ${STATEMENT_BYTES_MAX} bytes`);
+  const c = new Cbor(entry);
   c.literal([0xd2, 0x84], "tag 18 and an array of 4 items");
   const protectedHeader = c.bytes();
-  c.literal([0xa0], "an empty map of unprotected headers");
+  let carried = null;
+  if (c.bytes_[c.at] === ONE_OF_SEVERAL[0]) {
+    c.literal(ONE_OF_SEVERAL, "one anchor at its place, as the only unprotected header");
+    c.array(3);
+    carried = { index: c.uint(), path: c.list(PATH_MAX, () => c.bytes(32)), anchor: c.bytes() };
+  } else {
+    c.literal([0xa0], "an empty map of unprotected headers");
+  }
   const payload = c.bytes(), signature = c.bytes(64);
   c.end();
   const p = new Cbor(protectedHeader);
   p.literal([0xa3, 0x01, 0x27, 0x03], "a map of 3 headers, algorithm EdDSA, content type");
-  p.text(ANCHOR_TYPE);
+  p.text(carried ? ANCHORS_TYPE : ANCHOR_TYPE);
   p.literal([0x04], "the key id");
   const signer = p.bytes(32);
   p.end();
-  const anchor = readAnchorPayload(payload);
+  const anchor = carried ? readAnchorMap(carried.anchor, 2) : readAnchorMap(payload, 1);
   checkAnchor(anchor);
+  const placed = carried && { ...carried, ...readSummary(payload), leaf: await leafHash(carried.anchor) };
   const message = cbor(["Signature1", protectedHeader, tag, payload]);
   need(await signedBy(key, message, signature), `the signature does not verify for identity ${hex(signer)}`);
-  return { ...anchor, signer };
+  return { ...anchor, signer, placed };
 }
 
-function readAnchorPayload(payload) {
-  const c = new Cbor(payload), anchor = {};
+/** What is signed about several anchors: how many, and the root over them. */
+function readSummary(payload) {
+  const c = new Cbor(payload);
+  c.literal([0xa3, 0x01], "a map of 3 pairs, map key 1");
+  c.uint(); // the sequence
+  c.literal([0x02], "map key 2");
+  const count = c.uint();
+  c.literal([0x03], "map key 3");
+  const root = c.bytes(32);
+  c.end();
+  need(ANCHORS_MIN <= count && count <= ANCHORS_MAX, `${count} anchors in one statement`);
+  return { count, root };
+}
+
+/** An anchor's map: from key 1, the sequence, or without it from key 2. */
+function readAnchorMap(bytes, firstKey) {
+  const c = new Cbor(bytes), anchor = {};
   const fields = {
     sequence: () => c.uint(), stream: () => c.text(), partition: () => c.uint(U32), first: () => c.uint(),
     last: () => c.uint(), gaps: () => c.list(1024, () => (c.array(2), [c.uint(), c.uint()])), count: () => c.uint(),
@@ -274,8 +303,9 @@ function readAnchorPayload(payload) {
     schema: () => c.bytes(32), segment: () => (c.array(3), [c.text(), c.uint(), c.bytes(32)][0]),
     previous: () => c.bytes(32),
   };
-  c.literal([0xae], "a map of 14 pairs");
+  c.literal([0xa0 + 15 - firstKey], `a map of ${15 - firstKey} pairs`);
   for (const [place, [name, read]] of Object.entries(fields).entries()) {
+    if (place + 1 < firstKey) continue;
     c.literal([place + 1], `map key ${place + 1}`);
     anchor[name] = read();
   }
@@ -706,6 +736,12 @@ async function verifyReceipt(steps, bytes, genesis) {
   const anchor = await readAnchor(r.anchor, r.anchorer, genesis.tag);
   steps.held(`${anchor.stream} partition ${anchor.partition} offsets ${anchor.first}\u2013${anchor.last}, ` +
     `${anchor.count} records, signed by identity ${hex(anchor.signer)}`);
+  if (anchor.placed) {
+    steps.name = "statement";
+    const { leaf, index, count, path, root } = anchor.placed;
+    await checkInclusion(leaf, index, count, path, root);
+    steps.held(`anchor ${index} of ${count} signed together leads to root ${hex(root)}`);
+  }
   steps.name = "batch";
   await checkBatch(r.record, record, anchor, r.batch);
   steps.held(`leaf ${r.batch.index} of ${anchor.count} leads to root ${hex(anchor.root)}`);

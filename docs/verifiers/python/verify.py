@@ -230,34 +230,62 @@ def read_record(data):
 
 
 ANCHOR_TYPE = "application/vnd.cairn.anchor.v1+cbor"
+ANCHORS_TYPE = "application/vnd.cairn.anchors.v1+cbor"
+ANCHORS_MIN, ANCHORS_MAX = 2, 256
+ONE_OF_SEVERAL = b"\xa1" + b"\x3a\x00\x01\x00\x01"  # a map of 1, label -65538
 STREAM_NAME = re.compile(r"([a-z][a-z0-9_]{0,62})\.[a-z][a-z0-9_]{0,62}")
 RESERVED = ("cairn", "information_schema", "pg_catalog", "public", "datafusion")
 SEGMENT_PATH = re.compile(r"[A-Za-z0-9._=/-]{1,512}")
 
 
-def read_anchor(envelope, key, tag):
-    """The COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: its form, its fields, its signature."""
-    need(len(envelope) <= STATEMENT_BYTES_MAX, f"a statement has at most {STATEMENT_BYTES_MAX} bytes")
-    c = Cbor(envelope)
+def read_anchor(entry, key, tag):
+    """The COSE_Sign1 envelope (RFC 9052, section 4.2) around an anchor: its form, its fields, its signature.
+
+    Returns the anchor, the signer, and where it is out of several its place: leaf, index, count, path and root.
+    """
+    need(len(entry) <= STATEMENT_BYTES_MAX, f"a statement has at most {STATEMENT_BYTES_MAX} bytes")
+    c = Cbor(entry)
     c.literal(b"\xd2\x84", "tag 18 and an array of 4 items")
-    protected = c.bytes()
-    c.literal(b"\xa0", "an empty map of unprotected headers")
+    protected, carried = c.bytes(), None
+    if c.data[c.at : c.at + 1] == b"\xa1":
+        c.literal(ONE_OF_SEVERAL, "one anchor at its place, as the only unprotected header")
+        c.array(3)
+        carried = c.uint(), c.list(PATH_MAX, lambda: c.bytes(32)), c.bytes()
+    else:
+        c.literal(b"\xa0", "an empty map of unprotected headers")
     payload, signature = c.bytes(), c.bytes(64)
     c.end()
     p = Cbor(protected)
     p.literal(b"\xa3\x01\x27\x03", "a map of 3 headers, algorithm EdDSA, content type")
-    p.text(ANCHOR_TYPE)
+    p.text(ANCHORS_TYPE if carried else ANCHOR_TYPE)
     p.literal(b"\x04", "the key id")
     signer = p.bytes(32)
     p.end()
-    anchor = check_anchor(read_anchor_payload(payload))
+    anchor = check_anchor(read_anchor_map(carried[2], 2) if carried else read_anchor_map(payload, 1))
+    place = read_place(carried, payload) if carried else None
     message = b"\x84" + cbor("Signature1") + cbor(protected) + cbor(tag) + cbor(payload)
     need(signed_by(key, message, signature), f"the signature does not verify for identity {signer.hex()}")
-    return anchor, signer
+    return anchor, signer, place
 
 
-def read_anchor_payload(payload):
-    c, anchor = Cbor(payload), {}
+def read_place(carried, payload):
+    """Where an anchor stands among those that were signed together."""
+    c = Cbor(payload)
+    c.literal(b"\xa3\x01", "a map of 3 pairs, map key 1")
+    c.uint()  # the sequence
+    c.literal(b"\x02", "map key 2")
+    count = c.uint()
+    c.literal(b"\x03", "map key 3")
+    root = c.bytes(32)
+    c.end()
+    need(ANCHORS_MIN <= count <= ANCHORS_MAX, f"{count} anchors in one statement")
+    index, path, anchor = carried
+    return leaf_hash(anchor), index, count, path, root
+
+
+def read_anchor_map(data, first_key):
+    """An anchor's map: from key 1, the sequence, or without it from key 2."""
+    c, anchor = Cbor(data), {}
     fields = {
         "sequence": c.uint, "stream": c.text, "partition": lambda: c.uint(U32), "first": c.uint, "last": c.uint,
         "gaps": lambda: c.list(1024, lambda: (c.array(2), c.uint(), c.uint())[1:]), "count": c.uint,
@@ -265,10 +293,11 @@ def read_anchor_payload(payload):
         "schema": lambda: c.bytes(32), "segment": lambda: (c.array(3), c.text(), c.uint(), c.bytes(32))[1],
         "previous": lambda: c.bytes(32),
     }  # fmt: skip
-    c.literal(b"\xae", "a map of 14 pairs")
+    c.literal(bytes([0xA0 + 15 - first_key]), f"a map of {15 - first_key} pairs")
     for number, (name, read) in enumerate(fields.items(), 1):
-        c.literal(bytes([number]), f"map key {number}")
-        anchor[name] = read()
+        if number >= first_key:
+            c.literal(bytes([number]), f"map key {number}")
+            anchor[name] = read()
     c.end()
     return anchor
 
@@ -668,9 +697,13 @@ def verify_receipt(steps, data, genesis):
     place = f"partition {record['partition']} offset {record['offset']}"
     steps.held(f"topic {record['topic']} {place}, timestamp {record['timestamp']} ms, key {key}, value {value}")
     steps.name = "anchor"
-    anchor, signer = read_anchor(r["anchor"], r["anchorer"], genesis["tag"])
+    anchor, signer, place_in = read_anchor(r["anchor"], r["anchorer"], genesis["tag"])
     steps.held(f"{anchor['stream']} partition {anchor['partition']} offsets {anchor['first']}–{anchor['last']}, "
                f"{anchor['count']} records, signed by identity {signer.hex()}")  # fmt: skip
+    if place_in is not None:
+        steps.name, (_, index, count, _, root) = "statement", place_in
+        check_inclusion(*place_in)
+        steps.held(f"anchor {index} of {count} signed together leads to root {root.hex()}")
     steps.name = "batch"
     index, path = r["batch"]
     check_batch(r["record"], record, anchor, index, path)

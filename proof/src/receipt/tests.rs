@@ -6,7 +6,7 @@ use crate::genesis::{GENESIS_MARK, GenesisIdentity, GenesisValidator};
 use crate::identity::{IdentityKind, SigningKey};
 use crate::parameters::Parameters;
 use crate::record::BatchSecret;
-use crate::statement::{SegmentRef, Statement};
+use crate::statement::{Body, SegmentRef, Statement};
 use crate::units::{Height, Offset, Partition, Sequence};
 
 fn key(seed: u8) -> SigningKey {

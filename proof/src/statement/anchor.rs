@@ -93,6 +93,32 @@ impl Anchor {
         writer.map(14);
         writer.unsigned(1);
         writer.unsigned(sequence.0);
+        self.write_fields(writer);
+    }
+
+    /// The anchor without a sequence number, as it stands among others in one statement: a map of the keys 2 to 14.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        let mut writer = Writer::new(&mut out);
+        writer.map(13);
+        self.write_fields(&mut writer);
+        out
+    }
+
+    /// Reads what [`Anchor::encode`] wrote, strictly. What the fields hold is not checked.
+    ///
+    /// # Errors
+    /// When the bytes are not the one encoding of an anchor.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        let mut reader = Reader::new(bytes);
+        reader.map_of(13)?;
+        let anchor = Self::read_fields(&mut reader)?;
+        reader.end()?;
+        Ok(anchor)
+    }
+
+    fn write_fields(&self, writer: &mut Writer<'_>) {
         writer.unsigned(2);
         writer.text(&self.stream);
         writer.unsigned(3);
@@ -133,6 +159,10 @@ impl Anchor {
         reader.map_of(14)?;
         reader.key(1)?;
         let sequence = Sequence(reader.unsigned()?);
+        Ok((sequence, Self::read_fields(reader)?))
+    }
+
+    fn read_fields(reader: &mut Reader<'_>) -> Result<Self, CborError> {
         reader.key(2)?;
         let stream = reader.text()?.to_owned();
         reader.key(3)?;
@@ -161,7 +191,7 @@ impl Anchor {
             SegmentRef { path: reader.text()?.to_owned(), size: reader.unsigned()?, blake3: Digest(reader.fixed()?) };
         reader.key(14)?;
         let previous = Digest(reader.fixed()?);
-        let anchor = Self {
+        Ok(Self {
             stream,
             partition,
             first,
@@ -175,8 +205,7 @@ impl Anchor {
             schema_fingerprint,
             segment,
             previous,
-        };
-        Ok((sequence, anchor))
+        })
     }
 
     /// Checks ranges, and that offsets, gaps and count agree.

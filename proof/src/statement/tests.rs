@@ -97,6 +97,7 @@ fn bodies() -> Vec<Body> {
         Body::RegisterIdentity(identity),
         Body::RegisterStream(stream()),
         Body::Anchor(anchor()),
+        Body::Anchors((0..3).map(|number| Anchor { partition: Partition(number), ..anchor() }).collect()),
         Body::RotateKey(RotateKey::new(of, &key(10), &chain())),
         Body::RevokeIdentity(RevokeIdentity { identity: of, reason: "lost".into() }),
         Body::SetExpiry(SetExpiry { identity: of, expires_ms: Some(0) }),
@@ -246,7 +247,7 @@ fn a_proposal_is_named_by_its_change_and_expiry() {
 #[test]
 fn every_kind_of_statement_has_a_content_type_of_its_own() {
     let types: std::collections::BTreeSet<_> = bodies().iter().map(Body::content_type).collect();
-    assert_eq!(types.len(), 11);
+    assert_eq!(types.len(), 12);
     for name in types {
         let shape = name.strip_prefix("application/vnd.cairn.").and_then(|rest| rest.strip_suffix("+cbor"));
         assert!(shape.is_some_and(|shape| shape.contains(".v")), "{name}");

@@ -24,7 +24,7 @@ use cairn_proof::receipt::Receipt;
 use cairn_proof::record::OwnedRecord;
 use cairn_proof::signed_record::{RunRoots, Sequences, SignedHeaders};
 use cairn_proof::state_proof::StateProof;
-use cairn_proof::statement::{ChainTag, SignedStatement, statement_id};
+use cairn_proof::statement::{ChainTag, LoggedAnchor, SignedStatement, statement_id};
 use cairn_proof::tile::Tile;
 use cairn_proof::tlog_proof::{Extra, TlogProof};
 
@@ -71,6 +71,35 @@ pub(crate) fn statement(bytes: &[u8]) -> bool {
     let unsigned = bytes.len() - SIGNATURE_BYTES;
     assert_eq!(again.len(), bytes.len());
     assert_eq!(again[..unsigned], bytes[..unsigned], "a statement has one encoding");
+    true
+}
+
+/// An anchor's entry in the log. Out of a statement with several it is written a second time here.
+pub(crate) fn log_entry(bytes: &[u8]) -> bool {
+    let Ok(logged) = LoggedAnchor::decode(bytes) else { return false };
+    assert_eq!(logged.id(), statement_id(bytes));
+    let (key, chain) = (SigningKey::from_seed(&[77; 32]), ChainTag(Digest([78; 32])));
+    assert!(logged.verify(&key.public(), &chain).is_err(), "nobody has signed with this key for this chain");
+    let Some(place) = logged.place() else { return statement(bytes) };
+    let mut reader = Reader::new(&bytes[2..]);
+    let protected = reader.bytes().expect("an entry has a protected header");
+    let (payload, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES - 2);
+    let mut out = bytes[..2].to_vec();
+    let mut writer = Writer::new(&mut out);
+    writer.bytes(protected);
+    writer.map(1);
+    writer.signed(-65_538);
+    writer.array(3);
+    writer.unsigned(place.index.0);
+    writer.array(place.path.len());
+    place.path.iter().for_each(|hash| writer.bytes(hash.as_ref()));
+    writer.bytes(&logged.anchor().encode());
+    // The payload holds a sequence of unknown length, a count and a root of 32 bytes.
+    assert!(payload.starts_with(&out), "an entry has one encoding");
+    let mut rest = Reader::new(&bytes[out.len()..]);
+    let summary = rest.bytes().expect("an entry has a payload");
+    assert!(summary.ends_with(place.root.as_ref()));
+    assert_eq!(rest.bytes(), Ok(&signature[2..]));
     true
 }
 

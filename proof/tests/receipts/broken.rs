@@ -65,6 +65,7 @@ pub(crate) fn all() -> Vec<Made> {
     cases.extend(forms());
     cases.extend(records());
     cases.extend(anchors());
+    cases.extend(super::several::cases());
     cases.extend(logs());
     cases.extend(committee_changes());
     cases.extend(headers());

@@ -14,12 +14,14 @@ use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::statement::{Anchor, Body, Gap, SegmentRef, Statement};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize, tree};
 
+use super::several;
+
 /// Fields of a receipt, in their order.
 pub(crate) const FIELDS: [&str; 10] =
     ["format", "record", "batch", "anchor", "anchorer", "log", "committees", "header", "certificate", "checkpoint"];
 /// Steps at which the cases stop, sorted.
-pub(crate) const STEPS: [&str; 9] =
-    ["anchor", "batch", "certificate", "checkpoint", "committees", "form", "header", "log", "record"];
+pub(crate) const STEPS: [&str; 10] =
+    ["anchor", "batch", "certificate", "checkpoint", "committees", "form", "header", "log", "record", "statement"];
 
 pub(crate) const EPOCH_BLOCKS: u64 = 10;
 pub(crate) const OWNER: u8 = 8;
@@ -164,6 +166,19 @@ fn receipt(
     views_later: u64,
 ) -> Receipt {
     let envelope = envelope(anchor(count), signed_by, &genesis());
+    receipt_of(envelope, (index, count), (place, size), signed_by, committees, (height, by, next), views_later)
+}
+
+/// The same, of an anchor with that entry in the log.
+fn receipt_of(
+    envelope: Vec<u8>,
+    (index, count): (u64, u64),
+    (place, size): (usize, u8),
+    signed_by: u8,
+    committees: Vec<CommitteeChange>,
+    (height, by, next): (u64, &[SigningKey], &[SigningKey]),
+    views_later: u64,
+) -> Receipt {
     let mut log: Vec<_> = (0..size).map(|other| tree::leaf_hash(&[other])).collect();
     log[place] = tree::leaf_hash(&envelope);
     let header = header(&Place { height, committee: by, next, log: &log });
@@ -209,6 +224,10 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         ("change.json", receipt((3, 5), (1, 3), INGEST, once, (42, &seven, &seven), 0)),
         ("changes.json", receipt((4, 7), (6, 7), INGEST, twice, (59, &five, &four), 7)),
         ("checkpoint.json", noted),
+        ("several.json", {
+            let entry = several::entry(several::statement(&[]), 1, |_| {});
+            receipt_of(entry, (3, 5), (1, 3), INGEST, vec![], (5, &four, &four), 0)
+        }),
         ("rotated.json", receipt((1, 2), (0, 2), ROTATED, vec![], (9, &four, &seven), 2)),
     ]
 }

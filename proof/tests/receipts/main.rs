@@ -14,6 +14,7 @@
 mod broken;
 mod certificates;
 mod chain;
+mod several;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -121,6 +122,19 @@ fn every_receipt_verifies_and_says_what_it_is_about() {
 fn any_flipped_bit_after_a_committee_change_is_refused() {
     let genesis = Genesis::from_json(&read("genesis.json")).unwrap();
     let good = read("change.json");
+    for bit in 0..good.len() * 8 {
+        let mut changed = good.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let accepted = Receipt::from_json(&changed).and_then(|receipt| receipt.verify(&genesis));
+        assert!(accepted.is_err(), "bit {} of byte {} ({:?})", bit % 8, bit / 8, char::from(good[bit / 8]));
+    }
+}
+
+/// The same for an anchor out of several: neither its place nor what was signed can change.
+#[test]
+fn any_flipped_bit_of_a_receipt_out_of_several_is_refused() {
+    let genesis = Genesis::from_json(&read("genesis.json")).unwrap();
+    let good = read("several.json");
     for bit in 0..good.len() * 8 {
         let mut changed = good.clone();
         changed[bit / 8] ^= 1 << (bit % 8);

@@ -33,7 +33,7 @@ use cairn_proof::state_proof::{StateProof, Subject};
 use cairn_proof::statement::{
     Anchor, Attest, BatchLimits, Body, Change, Format, Gap, RegisterIdentity, RevokeIdentity, Role, RotateKey,
     SchemaVersion, SegmentRef, SetExpiry, SetRole, Signatures, Statement, StreamDefinition, TransferStream, Vote,
-    statement_id,
+    log_entry, statement_id,
 };
 use cairn_proof::tlog_proof::{Extra, TlogProof};
 use cairn_proof::tree;
@@ -161,6 +161,31 @@ pub(crate) fn anchor() -> Anchor {
     }
 }
 
+/// The next batches of both partitions, which ingest anchors in one statement.
+pub(crate) fn anchors() -> Vec<Anchor> {
+    let next = |partition, first, last, previous| Anchor {
+        partition: Partition(partition),
+        first: Offset(first),
+        last: Offset(last),
+        gaps: vec![],
+        count: last - first + 1,
+        quarantined: 0,
+        segment: SegmentRef { path: format!("segments/traffic.flow/{partition}/b.parquet"), ..anchor().segment },
+        previous,
+        ..anchor()
+    };
+    vec![next(0, 0, 1, Digest::ZERO), next(1, 105, 105, statement_id(&statements()[2]))]
+}
+
+fn anchors_statement() -> Vec<u8> {
+    signed(INGEST, 2, Body::Anchors(anchors()))
+}
+
+/// The entry in the log of the second of them.
+pub(crate) fn anchors_entry() -> Vec<u8> {
+    log_entry(&anchors_statement(), LeafIndex(1)).unwrap().into_owned()
+}
+
 fn signed(seed: u8, sequence: u64, body: Body) -> Vec<u8> {
     let statement = Statement { signer: key(seed).identity(), sequence: Sequence(sequence), body };
     statement.sign(&key(seed), &genesis().tag()).unwrap()
@@ -187,6 +212,7 @@ pub(crate) fn other_statements() -> Vec<(&'static str, u8, Vec<u8>)> {
         ("vote-parameters", 1, signed(1, 1, Body::Vote(vote_on_parameters()))),
         ("attest", 1, signed(1, 1, Body::Attest(attest))),
         ("evidence", INGEST, signed(INGEST, 2, Body::Evidence(Box::new(equivocation())))),
+        ("anchors", INGEST, anchors_statement()),
     ]
 }
 
@@ -423,6 +449,7 @@ pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("proposal", proposal()),
         ("answer-row", answer_rows()[0].clone()),
         ("answer", signed_answer()),
+        ("anchors-entry", anchors_entry()),
     ]
     .into_iter()
     .chain(signed_record::forms())

@@ -229,6 +229,7 @@ impl City {
             anchor: sealed.anchor,
             id: sha256(&[statement.as_bytes()]),
             statement: Arc::from(statement.into_bytes()),
+            place: None,
             signer: owner(),
             log_index: LeafIndex(index),
             height: Height(height),

@@ -2,14 +2,17 @@
 
 use super::*;
 use cairn_chain_state::{BlockTime, Round, execute, seal};
-use cairn_proof::Sequence;
 use cairn_proof::certificate::forge;
 use cairn_proof::committee::walk;
 use cairn_proof::epoch::{epoch_of, leader};
 use cairn_proof::genesis::{GENESIS_MARK, GenesisIdentity, GenesisValidator};
 use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
-use cairn_proof::statement::{Body, Change, RegisterIdentity, RotateKey, Statement, Vote};
+use cairn_proof::statement::{
+    Anchor, BatchLimits, Body, Change, Format, LoggedAnchor, RegisterIdentity, RotateKey, SchemaVersion, SegmentRef,
+    Signatures, Statement, StreamDefinition, Vote, log_entries, statement_id,
+};
+use cairn_proof::{Digest, Offset, Partition, Sequence};
 
 /// Blocks of an epoch.
 const EPOCH: u64 = 6;
@@ -215,6 +218,66 @@ fn signatures_checked_ahead_decide_as_those_checked_in_turn() {
         refused(&shared, &[block], &in_turn);
         (chain.header, chain.state, many[place]) = (header, state, right);
     }
+}
+
+/// Anchors that come in one statement are found by partition, offset and log index like any others, and prove who signed.
+#[test]
+fn anchors_out_of_one_statement_are_indexed_one_by_one() {
+    let (mut chain, shared) = (Chain::new(), follower());
+    let definition = StreamDefinition {
+        name: "traffic.flow".into(),
+        topic: "flow".into(),
+        partitions: 3,
+        format: Format::Json,
+        schemas: vec![SchemaVersion { id: 1, text: "{}".into() }],
+        key_fields: vec![],
+        event_time: None,
+        limits: BatchLimits::default(),
+        gaps_allowed: false,
+        anchorers: vec![key(OWNER).identity()],
+        signatures: Signatures::default(),
+    };
+    let fingerprint = definition.schemas[0].fingerprint();
+    let anchor = |partition: u32, first: u64, previous| Anchor {
+        stream: "traffic.flow".into(),
+        partition: Partition(partition),
+        first: Offset(first),
+        last: Offset(first + 9),
+        gaps: vec![],
+        count: 10,
+        quarantined: 0,
+        records_root: Digest([1; 32]),
+        timestamp_min_ms: 0,
+        timestamp_max_ms: 0,
+        schema_fingerprint: fingerprint,
+        segment: SegmentRef { path: "a/b".into(), size: 1, blake3: Digest([2; 32]) },
+        previous,
+    };
+    let owner = key(OWNER);
+    let register = chain.sign(&owner, &owner, Body::RegisterStream(definition));
+    let first = chain.sign(&owner, &owner, Body::Anchor(anchor(1, 0, Digest::ZERO)));
+    let previous = statement_id(&first);
+    let next = vec![anchor(0, 0, Digest::ZERO), anchor(1, 10, previous), anchor(2, 0, Digest::ZERO)];
+    let several = chain.sign(&owner, &owner, Body::Anchors(next));
+    let blocks = vec![chain.certified(vec![register, first.clone()]), chain.certified(vec![several.clone()])];
+    take_in(&shared, &blocks).unwrap();
+
+    let ledger = shared.ledger.read().unwrap();
+    let all = ledger.all_anchors();
+    let places: Vec<_> = all.iter().map(|entry| (entry.log_index.0, entry.place.map(|place| place.0))).collect();
+    assert_eq!(places, [(0, None), (1, Some(0)), (2, Some(1)), (3, Some(2))]);
+    assert_eq!((all[0].log_entry(), all[0].statement_id()), (first, all[0].id));
+    for (entry, want) in all[1..].iter().zip(log_entries(&several)) {
+        assert_eq!((entry.id, entry.statement_id()), (statement_id(&want), statement_id(&several)));
+        let logged = LoggedAnchor::decode(&entry.log_entry()).unwrap();
+        logged.verify(&owner.public(), &chain.genesis.tag()).unwrap();
+        assert_eq!((logged.anchor(), logged.signer()), (&entry.anchor, entry.signer));
+        let head = ledger.state().head("traffic.flow", entry.anchor.partition).unwrap();
+        assert_eq!((head.anchor, head.log_index, head.next), (entry.id, entry.log_index, entry.anchor.last.next()));
+    }
+    let found = ledger.anchor_of("traffic.flow", Partition(1), Offset(12)).unwrap();
+    assert_eq!((found.anchor.previous, found.id), (previous, all[2].id));
+    assert_eq!(ledger.anchors("traffic.flow", Height(2)).len(), 4);
 }
 
 /// The same statement with one bit of its signature flipped, the last bytes of an envelope.

@@ -23,7 +23,7 @@ use super::{
 pub(super) struct Head {
     /// The offset that the next anchor must begin with; 0 before the first.
     next: u64,
-    /// Id of the last anchor; zero before the first.
+    /// Id of the last anchor, the hash of its entry in the log; zero before the first.
     #[schema(value_type = Hash)]
     anchor: Digest,
     /// Place of the last anchor in the log; 0 before the first.

@@ -259,7 +259,7 @@ pub(super) struct StatementStatus {
     /// Of the block that it is final in.
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u64>,
-    /// Its place in the log, if it is a final anchor.
+    /// Its place in the log, if it is a final anchor; of a statement with several, that of the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_index: Option<u64>,
     /// Why it was refused, for programs.
@@ -291,7 +291,8 @@ impl StatementStatus {
     }
 }
 
-/// What became of a statement; with `wait_ms`, waits until it is final or refused.
+/// What became of a statement; with `wait_ms`, waits until it is final or refused. An anchor that came in a statement with
+/// others is found by its own id too, once it is final.
 #[utoipa::path(
     get, path = "/v1/statements/{id}", tag = "statements", params(("id" = String, Path), Wait),
     responses((status = 200, body = StatementStatus), (status = 503, description = "waiting", body = Problem))

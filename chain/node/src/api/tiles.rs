@@ -20,6 +20,7 @@ use axum::{
 };
 use bytes::Bytes;
 use cairn_proof::{
+    statement::log_entries,
     tile::{Kind, TILE_WIDTH, Tile},
     tree::leaf_hash,
 };
@@ -114,7 +115,7 @@ pub(super) async fn tile(State(api): State<Api>, Path(path): Path<String>) -> Re
 }
 
 impl Api {
-    /// The statements at a tile's places, each with its length in front; nothing when the log has not grown to them.
+    /// The anchors at a tile's places, each with its length in front; nothing when the log has not grown to them.
     async fn entries(&self, tile: &Tile) -> Result<Option<Bytes>, ApiError> {
         let Some(places) = tile.range() else { return Ok(None) };
         let full = tile.width == TILE_WIDTH;
@@ -131,12 +132,12 @@ impl Api {
         let mut bundle = Vec::new();
         for height in self.shared.ledger.anchored(&places) {
             let Some(block) = self.block(height).await else { break };
-            for statement in block.block.statements() {
-                // A statement has at most 65,535 bytes, so that its length fits.
-                let Ok(length) = u16::try_from(statement.len()) else { continue };
-                if wanted.next_if(|leaf| **leaf == leaf_hash(statement)).is_some() {
+            for entry in block.block.statements().iter().flat_map(|statement| log_entries(statement)) {
+                // An entry is no longer than its statement, which has at most 65,535 bytes, so that its length fits.
+                let Ok(length) = u16::try_from(entry.len()) else { continue };
+                if wanted.next_if(|leaf| **leaf == leaf_hash(&entry)).is_some() {
                     bundle.extend_from_slice(&length.to_be_bytes());
-                    bundle.extend_from_slice(statement);
+                    bundle.extend_from_slice(&entry);
                 }
             }
         }

@@ -311,3 +311,33 @@ fn who_has_no_right_yet_is_parked_and_who_asks_is_told() {
     assert_eq!(pool.candidates(AMPLE), [later]);
     assert!(pool.pool.has_ready(&pool.state));
 }
+
+/// The heads that count are those of every partition in it; one that moved on takes the statement out of the pool.
+#[test]
+fn several_anchors_wait_and_fall_together() {
+    let mut pool = Pool::new(|_| ());
+    let none = Digest::ZERO;
+    let (several, ids) = pool.city.anchors(INGEST, 1, &[(0, 0, none), (1, 0, none), (2, 0, none)]);
+    pool.pooled(&several);
+    // What follows one of them applies on top of it, and who wants the same offsets is told so.
+    let (next, _) = pool.city.anchor(INGEST, 2, 1, 10, ids[1]);
+    pool.pooled(&next);
+    let (rival, _) = pool.city.anchor(OTHER_INGEST, 1, 2, 0, none);
+    assert_eq!(pool.refused(&rival), RefusalCode::Overlap);
+    let (early, _) = pool.city.anchors(OTHER_INGEST, 1, &[(2, 20, ids[2]), (3, 0, none)]);
+    assert_eq!(pool.refused(&early), RefusalCode::Gap);
+    assert_eq!(pool.candidates(AMPLE), [several.clone(), next.clone()]);
+
+    // The rival is final first: none of the three may be, nor what follows them.
+    let gone = pool.finalize(&[rival], 0);
+    let codes: Vec<_> = gone.iter().map(|(id, refusal)| (*id, refusal.code)).collect();
+    assert_eq!(codes, [(cairn_proof::statement::statement_id(&several), RefusalCode::Overlap)]);
+    assert!(gone[0].1.message.starts_with("anchor 2 of 3, none of which is taken: "), "{}", gone[0].1);
+    assert!(pool.pool.candidates(&pool.state, &Digest::ZERO, AMPLE).iter().all(|it| *it != several));
+
+    // Without the one that was lost, the others are taken.
+    let (others, _) = pool.city.anchors(INGEST, 3, &[(0, 0, none), (1, 0, none)]);
+    pool.pooled(&others);
+    pool.finalize(std::slice::from_ref(&others), 0);
+    assert_eq!(pool.receive(&others), "final");
+}

@@ -10,7 +10,7 @@ use cairn_proof::{
     Digest, Partition,
     certificate::Finalization,
     epoch::is_last,
-    statement::{Anchor, Body, SignedStatement},
+    statement::{Anchor, Body, SignedStatement, log_entries, statement_id},
 };
 
 use super::{Violation, observed::Observed};
@@ -40,11 +40,17 @@ fn contiguity(observed: &Observed) -> Result<(), Violation> {
         for envelope in &block.block.statements {
             let signed = SignedStatement::decode(envelope)
                 .map_err(|error| Violation::new("I1", format!("height {height}: {error}")))?;
-            let id = signed.id();
-            let Body::Anchor(anchor) = &signed.statement().body else { continue };
-            let head = heads.entry((anchor.stream.clone(), anchor.partition)).or_insert((0, Digest::ZERO));
-            *head = follows(*head, anchor, id)
-                .map_err(|message| Violation::new("I1", format!("height {height}, anchor {id}: {message}")))?;
+            let anchors = match &signed.statement().body {
+                Body::Anchor(anchor) => std::slice::from_ref(anchor),
+                Body::Anchors(anchors) => anchors,
+                _ => continue,
+            };
+            for (anchor, entry) in anchors.iter().zip(log_entries(envelope)) {
+                let id = statement_id(&entry);
+                let head = heads.entry((anchor.stream.clone(), anchor.partition)).or_insert((0, Digest::ZERO));
+                *head = follows(*head, anchor, id)
+                    .map_err(|message| Violation::new("I1", format!("height {height}, anchor {id}: {message}")))?;
+            }
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use cairn_proof::{
     parameters::Parameters,
     statement::{
         Anchor, BatchLimits, Body, Format, RegisterIdentity, SchemaVersion, SegmentRef, Statement, StreamDefinition,
-        statement_id,
+        log_entries, statement_id,
     },
 };
 
@@ -77,7 +77,21 @@ impl City {
 
     /// An anchor of ten records; returns its id too, for the next one.
     pub fn anchor(&self, seed: u8, sequence: u64, partition: u32, first: u64, previous: Digest) -> (Vec<u8>, Digest) {
-        let anchor = Anchor {
+        let statement = self.sign(seed, sequence, Body::Anchor(self.batch(partition, first, previous)));
+        let id = statement_id(&statement);
+        (statement, id)
+    }
+
+    /// Anchors of several partitions in one statement; returns their ids too.
+    pub fn anchors(&self, seed: u8, sequence: u64, batches: &[(u32, u64, Digest)]) -> (Vec<u8>, Vec<Digest>) {
+        let batches = batches.iter().map(|(partition, first, previous)| self.batch(*partition, *first, *previous));
+        let statement = self.sign(seed, sequence, Body::Anchors(batches.collect()));
+        let ids = log_entries(&statement).iter().map(|entry| statement_id(entry)).collect();
+        (statement, ids)
+    }
+
+    fn batch(&self, partition: u32, first: u64, previous: Digest) -> Anchor {
+        Anchor {
             stream: "traffic.flow".into(),
             partition: Partition(partition),
             first: Offset(first),
@@ -91,10 +105,7 @@ impl City {
             schema_fingerprint: definition("traffic.flow").schemas[0].fingerprint(),
             segment: SegmentRef { path: "a/b".into(), size: 1, blake3: Digest([2; 32]) },
             previous,
-        };
-        let statement = self.sign(seed, sequence, Body::Anchor(anchor));
-        let id = statement_id(&statement);
-        (statement, id)
+        }
     }
 }
 

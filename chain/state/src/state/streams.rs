@@ -10,6 +10,7 @@ use crate::entry::{
     AnchorEntry, Entry, Head, IdentityEntry, RoleEntry, StreamEntry, anchor_key, head_key, role_key, stream_key,
     topic_key,
 };
+use crate::prepared::LogEntry;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::{invariants, rules};
 
@@ -83,34 +84,54 @@ impl State {
         Ok(())
     }
 
-    /// Takes an anchor in. `leaf` is the hash of its envelope as a leaf of the log.
-    pub(super) fn anchor_batch(
+    /// Takes the anchors of a statement in, all or none; returns the place of the first in the log, where the others follow.
+    ///
+    /// Each is of another partition, so that none changes what another one is checked against.
+    pub(super) fn anchor_batches(
         &mut self,
         at: &BlockTime,
         signer: &IdentityEntry,
-        anchor: &Anchor,
-        id: Digest,
-        leaf: Digest,
+        anchors: &[Anchor],
+        entries: &[LogEntry],
     ) -> Result<LeafIndex, Refusal> {
+        assert!(anchors.len() == entries.len(), "every anchor of a statement has its entry for the log");
+        for (index, anchor) in anchors.iter().enumerate() {
+            self.check_anchor(signer, anchor).map_err(|refusal| match anchors.len() {
+                1 => refusal,
+                count => refusal.within(&format!("anchor {index} of {count}, none of which is taken")),
+            })?;
+        }
+        let first = LeafIndex(self.log.size().0);
+        for (anchor, entry) in anchors.iter().zip(entries) {
+            self.put_anchor(at, anchor, entry);
+        }
+        Ok(first)
+    }
+
+    fn check_anchor(&self, signer: &IdentityEntry, anchor: &Anchor) -> Result<(), Refusal> {
         let stream = self.registered_stream(&anchor.stream)?;
         self.check_against_stream(stream, signer, anchor)?;
-        let head_key = head_key(&anchor.stream, anchor.partition);
-        let head = self.head_at(&head_key);
+        let head = self.head_at(&head_key(&anchor.stream, anchor.partition));
         invariants::begins_at_head(&head, anchor)?;
         invariants::follows_head(&head, anchor)?;
-        invariants::gaps_are_allowed(stream, anchor)?;
+        invariants::gaps_are_allowed(stream, anchor)
+    }
+
+    /// Writes an anchor that was checked.
+    fn put_anchor(&mut self, at: &BlockTime, anchor: &Anchor, entry: &LogEntry) {
         let log_index = LeafIndex(self.log.size().0);
-        self.log.append(leaf);
+        self.log.append(entry.leaf);
+        let head_key = head_key(&anchor.stream, anchor.partition);
+        let before = self.head_at(&head_key);
         let head = Head {
             next: anchor.last.next(),
-            anchor: id,
+            anchor: entry.id,
             log_index,
-            records: head.records.saturating_add(anchor.count),
-            quarantined: head.quarantined.saturating_add(anchor.quarantined),
+            records: before.records.saturating_add(anchor.count),
+            quarantined: before.quarantined.saturating_add(anchor.quarantined),
         };
         self.entries.insert(head_key, Entry::Head(Arc::new(head)));
-        self.entries.insert(anchor_key(&id), Entry::Anchor(AnchorEntry { log_index, height: at.height }));
-        Ok(log_index)
+        self.entries.insert(anchor_key(&entry.id), Entry::Anchor(AnchorEntry { log_index, height: at.height }));
     }
 
     fn check_against_stream(

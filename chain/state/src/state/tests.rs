@@ -3,6 +3,7 @@
 mod life;
 mod proofs;
 mod random;
+mod several;
 mod validators;
 
 use super::*;

@@ -26,7 +26,7 @@ use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValida
 use cairn_proof::header::Header;
 use cairn_proof::identity::{IdentityId, IdentityKind, SigningKey};
 use cairn_proof::statement::{Body, ChainTag, Statement, StreamDefinition, statement_id};
-use cairn_proof::{Digest, Height, Partition, tree};
+use cairn_proof::{Digest, Height, Partition};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -128,9 +128,7 @@ impl FakeNode {
         let before = chain.state.clone();
         let (height, timestamp_ms) = (chain.header.height.next(), chain.header.timestamp_ms + 1000);
         let applied = chain.state.apply(&BlockTime { height, timestamp_ms }, envelope, &StrictSignatures)?;
-        if applied.log_index.is_some() {
-            chain.log.push(tree::leaf_hash(envelope));
-        }
+        chain.log.extend(applied.entries.iter().map(|entry| entry.leaf));
         let round = Round {
             epoch: epoch_of(height, self.genesis.parameters.epoch_blocks),
             view: chain.header.view + 1,

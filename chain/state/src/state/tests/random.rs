@@ -7,14 +7,47 @@ use proptest::prelude::*;
 /// Statements of a small world, of which many are refused: four actors, one stream, any order.
 #[derive(Debug, Clone)]
 enum Said {
-    Register { by: u8, who: u8 },
-    Rotate { by: u8, who: u8, to: u8 },
-    Revoke { by: u8, who: u8 },
-    Expire { by: u8, who: u8, at_ms: Option<u64> },
-    Stream { by: u8 },
-    Role { by: u8, who: u8, granted: bool },
-    Transfer { by: u8, who: u8 },
-    Anchor { by: u8, length: u64, wrong: bool },
+    Register {
+        by: u8,
+        who: u8,
+    },
+    Rotate {
+        by: u8,
+        who: u8,
+        to: u8,
+    },
+    Revoke {
+        by: u8,
+        who: u8,
+    },
+    Expire {
+        by: u8,
+        who: u8,
+        at_ms: Option<u64>,
+    },
+    Stream {
+        by: u8,
+    },
+    Role {
+        by: u8,
+        who: u8,
+        granted: bool,
+    },
+    Transfer {
+        by: u8,
+        who: u8,
+    },
+    Anchor {
+        by: u8,
+        length: u64,
+        wrong: bool,
+    },
+    /// Both partitions at once; the second one may be wrong.
+    Anchors {
+        by: u8,
+        length: u64,
+        wrong: bool,
+    },
 }
 
 fn any_said() -> impl Strategy<Value = Said> {
@@ -37,6 +70,11 @@ fn any_said() -> impl Strategy<Value = Said> {
             wrong
         }),
         (actor(), 1u64..20, prop::bool::weighted(0.2)).prop_map(|(by, length, wrong)| Said::Anchor {
+            by,
+            length,
+            wrong
+        }),
+        (actor(), 1u64..20, prop::bool::weighted(0.2)).prop_map(|(by, length, wrong)| Said::Anchors {
             by,
             length,
             wrong
@@ -69,21 +107,31 @@ fn body(said: &Said, state: &State) -> (u8, Body) {
             let first = head.next.0 + u64::from(wrong);
             (by, Body::Anchor(anchor(first, first + length - 1, head.anchor)))
         }
+        Said::Anchors { by, length, wrong } => {
+            let next = |partition: u32| {
+                let head = state.head("traffic.flow", Partition(partition)).unwrap_or_default();
+                let first = head.next.0 + u64::from(wrong && partition == 1);
+                Anchor { partition: Partition(partition), ..anchor(first, first + length - 1, head.anchor) }
+            };
+            (by, Body::Anchors(vec![next(0), next(1)]))
+        }
     }
 }
 
 /// What must hold whatever was said: offsets are contiguous, the log holds every anchor once, keys belong to who has them.
 fn check(state: &State, anchors: &[(Digest, Anchor)]) {
     assert_eq!(state.log_size().0, anchors.len() as u64);
-    let mut next = 0;
-    let mut previous = Digest::ZERO;
-    for (index, (id, anchor)) in anchors.iter().enumerate() {
-        assert_eq!((anchor.first.0, anchor.previous), (next, previous));
-        assert_eq!(state.anchor(id).unwrap().log_index, LeafIndex(index as u64));
-        (next, previous) = (anchor.last.0 + 1, *id);
-    }
-    if let Some(head) = state.head("traffic.flow", Partition(0)) {
-        assert_eq!((head.next.0, head.anchor, head.records), (next, previous, next));
+    for partition in [Partition(0), Partition(1)] {
+        let mut next = 0;
+        let mut previous = Digest::ZERO;
+        for (index, (id, anchor)) in anchors.iter().enumerate().filter(|(_, (_, it))| it.partition == partition) {
+            assert_eq!((anchor.first.0, anchor.previous), (next, previous));
+            assert_eq!(state.anchor(id).unwrap().log_index, LeafIndex(index as u64));
+            (next, previous) = (anchor.last.0 + 1, *id);
+        }
+        if let Some(head) = state.head("traffic.flow", partition) {
+            assert_eq!((head.next.0, head.anchor, head.records), (next, previous, next));
+        }
     }
     for seed in 1..6 {
         if let Some(entry) = state.identity(&key(seed).identity()) {
@@ -114,8 +162,12 @@ proptest! {
             let mut fork = state.clone();
             match fork.apply(&time, &envelope, &StrictSignatures) {
                 Ok(applied) => {
-                    if let Body::Anchor(anchor) = body {
-                        anchors.push((applied.id, anchor));
+                    match body {
+                        Body::Anchor(anchor) => anchors.push((applied.id, anchor)),
+                        Body::Anchors(all) => {
+                            anchors.extend(applied.entries.iter().map(|entry| entry.id).zip(all));
+                        }
+                        _ => {}
                     }
                     if let Some((who, to)) = rotation {
                         keys.insert(who, to);
