@@ -20,6 +20,7 @@
 //! | [`store`], [`secrets`] | where objects and batch secrets are written |
 //! | [`roots`], [`verified`] | what finalized anchors name, and reading of nothing else |
 //! | [`pipeline`], [`metrics`] | seal, store, submit, wait: one batch onto the chain |
+//! | [`gather`] | batches that are ready at the same time, in one statement |
 //! | [`prove`], [`stored`], [`audit`] | a receipt for one record; one record as it is stored; a check of everything stored |
 //!
 //! Stored objects are untrusted throughout; what is trusted is the chain's state as `cairn-chain-client` follows it.
@@ -28,6 +29,7 @@
 pub mod audit;
 mod durable;
 mod evidence;
+pub mod gather;
 pub mod metrics;
 pub mod outboard;
 pub mod pipeline;

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub lost: IntCounterVec,
     /// Attempts that failed and were, or will be, made again, by stream and step.
     pub retries: IntCounterVec,
+    /// Statements with anchors, by what they hold: `one`, `several`; or `refused`, of several that then went alone.
+    pub statements: IntCounterVec,
     /// Last anchored offset, by stream and partition.
     pub last_offset: IntGaugeVec,
     /// Seconds that a batch took, by stream and step: `seal`, `store`, `submit`.
@@ -51,6 +53,7 @@ impl Metrics {
             segment_bytes: counter("cairn_anchor_segment_bytes_total", "Bytes of anchored segments.", stream)?,
             lost: counter("cairn_anchor_lost_total", "Batches that another worker anchored first.", stream)?,
             retries: counter("cairn_anchor_retries_total", "Attempts to be made again.", &["stream", "step"])?,
+            statements: counter("cairn_anchor_statements_total", "Statements with anchors.", &["anchors"])?,
             last_offset,
             seconds,
         })

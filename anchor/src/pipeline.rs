@@ -7,6 +7,8 @@
 //!             └─ sign, submit, wait ─▶ final in the followed chain: Anchored
 //! ```
 //!
+//! Batches of several partitions that are to be submitted at the same time go into one statement ([`crate::gather`]).
+//!
 //! The order is what makes a crash harmless: an anchor is only ever submitted for what is durable, and the next start
 //! resumes from the chain's head. What was prepared and not anchored is an orphan in the store.
 //!
@@ -15,6 +17,7 @@
 //! that saying it twice cannot anchor it twice (I2).
 
 use crate::evidence::{self, EvidenceError};
+use crate::gather::{Coming, Gathering, Job, into_statements};
 use crate::metrics::Metrics;
 use crate::raw::RawBatch;
 use crate::roots::Roots;
@@ -27,8 +30,10 @@ use cairn_chain_state::{Head, Refusal, RefusalCode};
 use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::{Anchor, Body, StreamDefinition};
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
+use futures::future::{join_all, select_all};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// How long to wait for finality before a submission counts as undecided, unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -179,6 +184,7 @@ pub struct Anchorer {
     secrets: SecretStore,
     metrics: Metrics,
     patience: Duration,
+    gathering: Gathering,
 }
 
 impl Anchorer {
@@ -190,7 +196,8 @@ impl Anchorer {
         secrets: SecretStore,
         metrics: Metrics,
     ) -> Self {
-        Self { submitter, follower, segments, secrets, metrics, patience: PATIENCE }
+        let gathering = Gathering::default();
+        Self { submitter, follower, segments, secrets, metrics, patience: PATIENCE, gathering }
     }
 
     /// Waits that long for finality before a submission counts as undecided.
@@ -316,22 +323,109 @@ impl Anchorer {
         Ok(Prepared { anchor: sealed.anchor })
     }
 
+    /// Says that a batch will be submitted soon. Batches of other partitions that are submitted meanwhile wait for it, for
+    /// some milliseconds, to go into the same statement; see [`Anchorer::submit_announced`].
+    pub fn announce(&self) -> Coming {
+        self.gathering.announce()
+    }
+
     /// Submits a prepared batch once and waits until it is final.
     ///
     /// # Errors
     /// [`AnchorError::Undecided`]: submit it again. [`AnchorError::Refused`]: the chain will never take it.
     pub async fn submit(&self, prepared: &Prepared, previous: Digest) -> Result<Outcome, AnchorError> {
+        self.submit_announced(prepared, previous, None).await
+    }
+
+    /// As [`Anchorer::submit`], for a batch that was announced.
+    ///
+    /// # Errors
+    /// As [`Anchorer::submit`].
+    pub async fn submit_announced(
+        &self,
+        prepared: &Prepared,
+        previous: Digest,
+        coming: Option<Coming>,
+    ) -> Result<Outcome, AnchorError> {
         let started = Instant::now();
         let anchor = Anchor { previous, ..prepared.anchor.clone() };
         if let Some(outcome) = self.decided(&anchor) {
             return Ok(self.count(&anchor, outcome, started));
         }
-        let outcome = match self.submitter.submit(&Body::Anchor(anchor.clone()), self.patience).await {
-            Ok(finalized) => self.confirm(&anchor, finalized.height).await?,
-            Err(SubmitError::Refused(refusal)) => self.explain(&anchor, refusal).await?,
-            Err(SubmitError::Undecided(source)) => return Err(undecided(&anchor, source)),
-        };
+        let (tell, told) = oneshot::channel();
+        if self.gathering.wait(Job { anchor: anchor.clone(), tell }, coming) {
+            // A task of its own: the others must not wait in vain when this future is dropped.
+            let this = self.clone();
+            tokio::spawn(async move { this.settle_round().await });
+        }
+        let ended = |_| AnchorError::Ended { reason: "the statement that it went into was given up".to_owned() };
+        let outcome = told.await.map_err(ended)??;
         Ok(self.count(&anchor, outcome, started))
+    }
+
+    /// Brings those that wait onto the chain, and tells each what became of it.
+    async fn settle_round(&self) {
+        let statements = into_statements(self.gathering.round().await);
+        join_all(statements.into_iter().map(|jobs| self.settle(jobs))).await;
+    }
+
+    /// One statement. As long as it is not final, whoever stops waiting ends what is done for it: what its batch was
+    /// allowed to say may not hold any more.
+    async fn settle(&self, mut jobs: Vec<Job>) {
+        if jobs.len() > 1 {
+            let anchors: Vec<Anchor> = jobs.iter().map(|job| job.anchor.clone()).collect();
+            let (count, body) = (anchors.len(), Body::Anchors(anchors));
+            let submitted = tokio::select! {
+                submitted = self.submitter.submit(&body, self.patience) => Some(submitted),
+                () = somebody_left(&mut jobs) => None,
+            };
+            match submitted {
+                Some(Ok(finalized)) => {
+                    self.metrics.statements.with_label_values(&["several"]).inc();
+                    for job in jobs {
+                        let outcome = self.confirm(&job.anchor, finalized.height).await;
+                        job.answer(outcome);
+                    }
+                    return;
+                }
+                Some(Err(SubmitError::Undecided(source))) => {
+                    for job in jobs {
+                        let outcome = Err(undecided(&job.anchor, source.clone()));
+                        job.answer(outcome);
+                    }
+                    return;
+                }
+                Some(Err(SubmitError::Refused(refusal))) => {
+                    self.metrics.statements.with_label_values(&["refused"]).inc();
+                    tracing::info!(count, %refusal, "anchors are not taken in one statement: each goes alone");
+                }
+                // It may yet become final; then each of those that stay finds itself on the chain.
+                None => tracing::debug!(count, "a batch was taken back from a statement: the others go alone"),
+            }
+        }
+        join_all(jobs.into_iter().filter(|job| !job.tell.is_closed()).map(|job| self.settle_alone(job))).await;
+    }
+
+    async fn settle_alone(&self, mut job: Job) {
+        let outcome = tokio::select! {
+            outcome = self.submit_alone(&job.anchor) => outcome,
+            () = job.tell.closed() => return,
+        };
+        job.answer(outcome);
+    }
+
+    async fn submit_alone(&self, anchor: &Anchor) -> Result<Outcome, AnchorError> {
+        if let Some(outcome) = self.decided(anchor) {
+            return Ok(outcome);
+        }
+        match self.submitter.submit(&Body::Anchor(anchor.clone()), self.patience).await {
+            Ok(finalized) => {
+                self.metrics.statements.with_label_values(&["one"]).inc();
+                self.confirm(anchor, finalized.height).await
+            }
+            Err(SubmitError::Refused(refusal)) => self.explain(anchor, refusal).await,
+            Err(SubmitError::Undecided(source)) => Err(undecided(anchor, source)),
+        }
     }
 
     /// What the followed chain says about these offsets, if it has them.
@@ -441,6 +535,11 @@ fn is_same_batch(found: &Anchor, ours: &Anchor) -> bool {
 fn undecided(anchor: &Anchor, source: ClientError) -> AnchorError {
     let Anchor { stream, partition, first, last, .. } = anchor.clone();
     AnchorError::Undecided { stream, partition, first, last, source }
+}
+
+/// Waits until one of those who wait for a statement does not any more.
+async fn somebody_left(jobs: &mut [Job]) {
+    select_all(jobs.iter_mut().map(|job| Box::pin(job.tell.closed()))).await;
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,8 +1,9 @@
 //! Batches onto the chain: lost races, refusals, retries, workers stopped at any instant.
 
 use super::*;
-use crate::seal::tests::{decode, raw};
+use crate::seal::tests::{decode, raw, raw_of};
 use crate::testing::World;
+use futures::FutureExt as _;
 use std::sync::atomic::Ordering;
 
 const ONE: Partition = Partition(1);
@@ -192,4 +193,109 @@ async fn a_worker_stopped_at_any_instant_leaves_every_record_once() {
         next += 50;
     }
     assert_eq!(next, 1000);
+}
+
+/// The batches of all four partitions, prepared, from `first` on.
+async fn prepared(anchorer: &Anchorer, first: u64) -> Vec<Prepared> {
+    let mut all = Vec::new();
+    for partition in 0..4 {
+        let raw = raw_of(partition, 20, first);
+        all.push(anchorer.prepare(&Arc::new(World::stream()), &raw, &decode(&raw)).await.unwrap());
+    }
+    all
+}
+
+/// Submits them all at once, as ingest does.
+async fn submit_all(anchorer: &Anchorer, all: &[Prepared], previous: &[Digest]) -> Vec<Result<Outcome, AnchorError>> {
+    let coming: Vec<_> = all.iter().map(|_| anchorer.announce()).collect();
+    let submits = all.iter().zip(previous).zip(coming);
+    let submits = submits.map(|((it, previous), coming)| anchorer.submit_announced(it, *previous, Some(coming)));
+    join_all(submits).await
+}
+
+fn statements(world: &World, anchors: &str) -> u64 {
+    let families = world.registry.gather();
+    let family = families.iter().find(|family| family.name() == "cairn_anchor_statements_total");
+    let metrics = family.into_iter().flat_map(|family| family.get_metric());
+    let of = metrics.filter(|metric| metric.get_label()[0].value() == anchors);
+    of.map(|metric| metric.get_counter().get_value() as u64).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_are_ready_together_share_a_statement() {
+    let world = World::new().await;
+    let anchorer = world.anchorer(0);
+    let batches = prepared(&anchorer, 0).await;
+    let first: Vec<_> = submit_all(&anchorer, &batches, &[Digest::ZERO; 4]).await;
+    let first: Vec<_> = first.into_iter().map(|outcome| anchored(outcome.unwrap())).collect();
+    assert_eq!((statements(&world, "several"), statements(&world, "one")), (1, 0));
+    for (index, done) in (0..).zip(&first) {
+        assert_eq!((done.height, done.log_index, done.next), (first[0].height, LeafIndex(index), Offset(20)));
+        let head = anchorer.head("traffic.flow", Partition(u32::try_from(index).unwrap())).unwrap();
+        assert_eq!((head.anchor, head.next), (done.id, Offset(20)));
+    }
+    // Each is asked about by itself, and the next ones follow each by its own id.
+    assert_eq!(anchored(anchorer.submit(&batches[2], Digest::ZERO).await.unwrap()), first[2]);
+    let previous: Vec<_> = first.iter().map(|done| done.id).collect();
+    let second = submit_all(&anchorer, &prepared(&anchorer, 20).await, &previous).await;
+    assert!(second.into_iter().all(|outcome| anchored(outcome.unwrap()).next == Offset(40)));
+    // The one that was asked about again is counted again.
+    assert_eq!((statements(&world, "several"), metric(&world, "cairn_anchor_batches_total")), (2, 9.0));
+    let ledger = world.follower.ledger();
+    let entries = ledger.all_anchors();
+    let logged = cairn_proof::statement::LoggedAnchor::decode(&entries[6].log_entry()).unwrap();
+    assert_eq!((entries[6].id, entries[6].place), (logged.id(), Some(LeafIndex(2))));
+    assert_eq!(entries[6].statement_id(), entries[7].statement_id());
+}
+
+/// Atomicity: what one partition loses to another worker does not take the others along.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_lost_race_does_not_lose_the_others() {
+    let world = World::new().await;
+    let (ours, zombie) = (world.anchorer(0), world.anchorer(1));
+    let batches = prepared(&ours, 0).await;
+    // Before ours is looked up the first time, so that the statement of all four is made and refused.
+    let theirs = prepared(&zombie, 0).await;
+    let (tell, told): (Vec<_>, Vec<_>) = (0..4).map(|_| oneshot::channel()).unzip();
+    let won = anchored(zombie.submit(&theirs[1], Digest::ZERO).await.unwrap());
+    let jobs = batches.iter().zip(tell).map(|(it, tell)| Job { anchor: it.anchor().clone(), tell });
+    ours.settle(jobs.collect()).await;
+    assert_eq!((statements(&world, "refused"), statements(&world, "one")), (1, 3));
+    for (partition, told) in told.into_iter().enumerate() {
+        match (partition, told.await.unwrap().unwrap()) {
+            (1, Outcome::Lost { head }) => assert_eq!((head.anchor, head.next), (won.id, Offset(20))),
+            (0 | 2 | 3, Outcome::Anchored(done)) => assert_eq!(done.next, Offset(20)),
+            (_, other) => panic!("partition {partition}: {other:?}"),
+        }
+    }
+    assert_eq!(world.follower.ledger().all_anchors().len(), 4, "every record once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_several_whose_answer_is_lost_is_found_on_the_chain() {
+    let world = World::new().await;
+    let anchorer = world.anchorer(0).with_patience(Duration::from_millis(500));
+    let batches = prepared(&anchorer, 0).await;
+    world.node.swallow.store(1, Ordering::SeqCst);
+    let outcomes = join_all(batches.iter().map(|it| {
+        let anchorer = &anchorer;
+        anchorer.persist("traffic.flow", move || anchorer.submit(it, Digest::ZERO))
+    }));
+    assert!(outcomes.await.into_iter().all(|outcome| anchored(outcome.unwrap()).next == Offset(20)));
+    assert_eq!(world.follower.ledger().all_anchors().len(), 4);
+}
+
+/// Whoever opened the round is dropped: the others are anchored all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_waiting_takes_nobody_along() {
+    let world = World::new().await;
+    let anchorer = world.anchorer(0);
+    let batches = prepared(&anchorer, 0).await;
+    let late = anchorer.announce();
+    let first = anchorer.submit(&batches[0], Digest::ZERO);
+    assert!(first.now_or_never().is_none(), "it waits for the one announced");
+    let done = anchorer.submit_announced(&batches[1], Digest::ZERO, Some(late)).await.unwrap();
+    assert_eq!(anchored(done).next, Offset(20));
+    let heads = [0, 1].map(|partition| anchorer.head("traffic.flow", Partition(partition)).unwrap().next);
+    assert_eq!(heads, [Offset(0), Offset(20)]);
 }

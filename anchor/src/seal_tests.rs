@@ -32,7 +32,12 @@ pub(crate) fn stream() -> StreamDefinition {
 
 /// `count` records of partition 1 from offset `first` on; every tenth has headers, every hundredth does not decode.
 pub(crate) fn raw(count: u64, first: u64) -> RawBatch {
-    let mut builder = RawBatchBuilder::new(Partition(1), Offset(first));
+    raw_of(1, count, first)
+}
+
+/// The same, of another partition.
+pub(crate) fn raw_of(partition: u32, count: u64, first: u64) -> RawBatch {
+    let mut builder = RawBatchBuilder::new(Partition(partition), Offset(first));
     for offset in first..first + count {
         let value = if offset % 100 == 99 {
             "broken".to_owned()

@@ -28,7 +28,7 @@ use crate::units::{LeafIndex, Sequence, TreeSize};
 pub(super) const CONTENT_TYPE: &str = "application/vnd.cairn.anchors.v1+cbor";
 /// Fewest anchors in such a statement: a single one has a statement of its own kind.
 pub const ANCHORS_MIN: usize = 2;
-/// Most anchors in one statement. Its bytes bound them too: about 150 of them fit.
+/// Most anchors in one statement. Its bytes bound them too: about 190 of them fit.
 pub const ANCHORS_MAX: usize = 256;
 /// What a statement of several anchors takes at most beside the anchors' own [`Anchor::encode`] and
 /// [`ANCHOR_HEAD_BYTES`] for each.

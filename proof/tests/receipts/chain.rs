@@ -225,7 +225,7 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         ("changes.json", receipt((4, 7), (6, 7), INGEST, twice, (59, &five, &four), 7)),
         ("checkpoint.json", noted),
         ("several.json", {
-            let entry = several::entry(several::statement(&[]), 1, |_| {});
+            let entry = several::entry(&several::statement(&[]), 1, |_| {});
             receipt_of(entry, (3, 5), (1, 3), INGEST, vec![], (5, &four, &four), 0)
         }),
         ("rotated.json", receipt((1, 2), (0, 2), ROTATED, vec![], (9, &four, &seven), 2)),

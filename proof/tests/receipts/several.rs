@@ -83,7 +83,7 @@ pub(crate) struct Carries {
 }
 
 /// The entry of anchor `index` in the log, after an edit to what it carries.
-pub(crate) fn entry(bare: Vec<u8>, index: u64, edit: impl FnOnce(&mut Carries)) -> Vec<u8> {
+pub(crate) fn entry(bare: &[u8], index: u64, edit: impl FnOnce(&mut Carries)) -> Vec<u8> {
     let leaves: Vec<_> = anchors().iter().map(|anchor| tree::leaf_hash(&anchor.encode())).collect();
     let path = tree::inclusion_path(&leaves, LeafIndex(index)).unwrap();
     let mut carries = Carries { headers: 1, label: -65_538, index, path, anchor: anchors()[index as usize].encode() };
@@ -115,11 +115,11 @@ fn whole() -> Vec<u8> {
 }
 
 fn says(name: &str, step: StepName, edit: fn(&mut Says)) -> Made {
-    with(&format!("anchor: {name}"), FILE, step, |r| r.anchor = Base64Bytes(entry(statement(&[edit]), 1, |_| {})))
+    with(&format!("anchor: {name}"), FILE, step, |r| r.anchor = Base64Bytes(entry(&statement(&[edit]), 1, |_| {})))
 }
 
 fn carries(name: &str, step: StepName, edit: fn(&mut Carries)) -> Made {
-    with(&format!("anchor: {name}"), FILE, step, |r| r.anchor = Base64Bytes(entry(statement(&[]), 1, edit)))
+    with(&format!("anchor: {name}"), FILE, step, |r| r.anchor = Base64Bytes(entry(&statement(&[]), 1, edit)))
 }
 
 fn bytes(name: &str, step: StepName, edit: fn(&mut Receipt)) -> Made {
@@ -127,7 +127,7 @@ fn bytes(name: &str, step: StepName, edit: fn(&mut Receipt)) -> Made {
 }
 
 pub(crate) fn cases() -> Vec<Made> {
-    assert_eq!(entry(statement(&[]), 1, |_| {}), log_entry(&whole(), LeafIndex(1)).unwrap().into_owned());
+    assert_eq!(entry(&statement(&[]), 1, |_| {}), log_entry(&whole(), LeafIndex(1)).unwrap().into_owned());
     vec![
         says("several: one fewer, well signed", AtStatement, |it| it.count = 2),
         says("several: more than there may be, well signed", AtAnchor, |it| it.count = 257),
@@ -168,7 +168,7 @@ pub(crate) fn cases() -> Vec<Made> {
         carries("several: two headers", AtAnchor, |it| it.headers = 2),
         bytes("several: all of them", AtAnchor, |r| r.anchor.0 = whole()),
         bytes("several: without any", AtAnchor, |r| r.anchor.0 = statement(&[])),
-        bytes("several: another one of them", Batch, |r| r.anchor.0 = entry(statement(&[]), 2, |_| {})),
+        bytes("several: another one of them", Batch, |r| r.anchor.0 = entry(&statement(&[]), 2, |_| {})),
         bytes("several: alone, well signed", Log, |r| {
             r.anchor.0 = chain::envelope(anchors()[1].clone(), INGEST, &chain::genesis());
         }),
