@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::roots::Roots;
-use crate::seal::tests::{decode, raw};
+use crate::seal::tests::{decode, raw, raw_of};
 use crate::secrets::SecretError;
 use crate::testing::World;
 use crate::verified::{Fault, Part};
@@ -129,4 +129,28 @@ async fn missing_evidence_is_named() {
     world.node.down.store(true, Ordering::SeqCst);
     let error = receipt(&world, "traffic.flow", 1, 100).await.unwrap_err();
     assert!(matches!(error, ProveError::Chain { .. }), "{error}");
+}
+
+/// The receipt of an anchor that shares its statement carries the path to what was signed, and an audit finds nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_out_of_several_anchors_carries_its_place() {
+    let world = World::new().await;
+    let (anchorer, stream) = (world.anchorer(0), Arc::new(World::stream()));
+    let mut batches = Vec::new();
+    for partition in [0, 1, 3] {
+        let raw = raw_of(partition, 30, 0);
+        batches.push((anchorer.prepare(&stream, &raw, &decode(&raw)).await.unwrap(), anchorer.announce()));
+    }
+    let submits = batches.into_iter().map(|(batch, coming)| {
+        let anchorer = &anchorer;
+        async move { anchorer.submit_announced(&batch, Digest::ZERO, Some(coming)).await.unwrap() }
+    });
+    futures::future::join_all(submits).await;
+    for (partition, place) in [(0, 0), (1, 1), (3, 2)] {
+        let receipt = receipt(&world, "traffic.flow", partition, 7).await.unwrap();
+        let verified = receipt.verify(&world.node.genesis).unwrap();
+        let step = verified.steps.iter().find(|step| step.name == StepName::Statement).unwrap();
+        assert!(step.detail.starts_with(&format!("anchor {place} of 3 signed together")), "{}", step.detail);
+        assert_eq!(verified.record.partition, Partition(partition));
+    }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release -p cairn-bench -- records [--format json]   leaves and tree against bare SHA-256 of the same bytes
 //! cargo run --release -p cairn-bench -- replay  [--format json]   anchors executed by a follower against bare signature checks
+//! cargo run --release -p cairn-bench -- together [--format json] anchors that share a statement against anchors alone
 //! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
 //! cargo run --release -p cairn-bench -- state-proofs [--format json]   size and time of proofs about the state
 //! cargo run --release -p cairn-bench -- chain   [--format json]   four validators as processes: latency, rate, disk, replay
@@ -18,6 +19,7 @@ mod records;
 mod replay;
 mod sim;
 mod state_proofs;
+mod together;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -45,6 +47,8 @@ enum What {
     Records,
     /// Anchors executed as a follower does, against their signature checks alone.
     Replay,
+    /// Anchors of many partitions in one statement, against one statement for each: bytes, and time to apply.
+    Together,
     /// Validators under a deterministic runtime, some of which cheat, with faults of all kinds.
     Sim(sim::Seeds),
     /// Proofs that an anchor is in a state of 100,000 keys, or is not.
@@ -93,6 +97,7 @@ fn main() -> anyhow::Result<()> {
     let figures: Map<String, Value> = match &arguments.what {
         What::Records => records::run(arguments.rounds),
         What::Replay => replay::run(arguments.rounds)?,
+        What::Together => together::run(arguments.rounds)?,
         What::Sim(seeds) => sim::run(seeds)?,
         What::StateProofs => state_proofs::run(arguments.rounds)?,
         What::Chain { seconds } => chain::run(*seconds, arguments.rounds)?,

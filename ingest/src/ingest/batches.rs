@@ -5,6 +5,9 @@
 //! record of a key whose revocation this process has seen. The sequence numbers before a batch are those after the
 //! one before it: kept in memory, or read from the segment of the partition's last anchor.
 //!
+//! Batches of several partitions that are ready at the same time go into one statement: each is announced when its work
+//! begins, and `cairn_anchor::gather` waits some milliseconds for those that were.
+//!
 //! Decoding and sealing take a core; as many run at once as the configuration allows, first come, first served, so that
 //! many partitions share the cores. Waiting for the chain takes none and is not limited.
 
@@ -81,6 +84,8 @@ impl Batches {
             Error::corrupted(format!("offsets {first} to {last} of partition {partition} cannot be anchored"))
                 .because(error)
         };
+        // Others that are ready meanwhile wait a little for this one, so that they share a statement.
+        let mut coming = Some(self.anchorer.announce());
         let before = self.sequences_before(&stream, partition, previous).await.map_err(failed)?;
         let mut ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
         self.metrics.decoded(stream.name(), partition, &ready.quarantined);
@@ -92,7 +97,7 @@ impl Batches {
                 continue;
             }
             let submitted = tokio::select! {
-                submitted = self.anchorer.submit(&ready.prepared, previous) => submitted,
+                submitted = self.anchorer.submit_announced(&ready.prepared, previous, coming.take()) => submitted,
                 () = self.rights_changed(&stream, &ready) => continue,
             };
             match submitted {

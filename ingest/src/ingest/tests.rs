@@ -124,6 +124,33 @@ impl Worker {
     }
 }
 
+/// Batches of many partitions that are ready at the same time share statements; all of it is contiguous and proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_ready_together_share_a_statement() {
+    let mut stream = StreamDefinition { partitions: 16, ..numbers() };
+    stream.limits.age_ms_max = 100;
+    let city = City::new(&stream).await;
+    let worker = city.ingest(0);
+    let (deadline, mut published) = (Instant::now() + PATIENCE, 0);
+    let together = || city.world.follower.ledger().all_anchors().iter().filter(|entry| entry.place.is_some()).count();
+    // Which batches are ready at one time is up to the machine: so again, until some were.
+    while together() == 0 {
+        assert!(Instant::now() < deadline, "no two batches ever shared a statement");
+        city.publish(&stream, published, 640).await;
+        published += 640;
+        assert_eq!(city.wait_anchored(&stream).await, published);
+    }
+    let (anchors, statements) = {
+        let ledger = city.world.follower.ledger();
+        let statements: std::collections::BTreeSet<_> =
+            ledger.all_anchors().iter().map(|entry| entry.statement_id()).collect();
+        (ledger.all_anchors().len(), statements.len())
+    };
+    assert!(statements < anchors, "{statements} statements for {anchors} anchors");
+    assert_eq!(city.audit().await, published);
+    worker.running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_is_anchored_once_and_bad_ones_are_quarantined() {
     let stream = numbers();

@@ -11,7 +11,8 @@
 //! | `records_root` | text | RFC 9162 root over the records' leaves, hexadecimal |
 //! | `schema_fingerprint` | text | SHA-256 of the schema by which the columns were decoded |
 //! | `segment`, `segment_bytes`, `segment_blake3` | text, int8, text | the stored object |
-//! | `anchor`, `previous` | text | id of the statement, and of the partition's previous one (null for the first) |
+//! | `anchor`, `previous` | text | id of the anchor, and of the partition's previous one (null for the first) |
+//! | `statement`, `place` | text, int4 | id of the statement that it came in; its place among that statement's anchors, null when it is the only one |
 //! | `signer`, `log_index` | text, int8 | who anchored it; its place in the chain's log |
 //! | `block`, `block_time` | int8, timestamptz | the block that finalized it |
 //!
@@ -174,6 +175,19 @@ fn missing(anchor: &Anchor) -> u64 {
     anchor.gaps.iter().map(|gap| gap.last.0.saturating_sub(gap.first.0).saturating_add(1)).sum()
 }
 
+/// Ids of the statements that anchors came in. Those of one statement stand one after the other: it is hashed once.
+fn statement_ids(rows: &[Arc<AnchorEntry>]) -> impl Iterator<Item = Digest> {
+    let mut last: Option<(&Arc<[u8]>, Digest)> = None;
+    rows.iter().map(move |row| match last {
+        Some((statement, id)) if Arc::ptr_eq(statement, &row.statement) => id,
+        _ => {
+            let id = row.statement_id();
+            last = Some((&row.statement, id));
+            id
+        }
+    })
+}
+
 fn anchor_columns() -> Vec<Column<Arc<AnchorEntry>>> {
     fn time_bounds(rows: &[Arc<AnchorEntry>], of: fn(&Anchor) -> i64) -> ArrayRef {
         times(rows.iter().map(|row| (row.anchor.count > 0).then(|| of(&row.anchor))))
@@ -197,6 +211,12 @@ fn anchor_columns() -> Vec<Column<Arc<AnchorEntry>>> {
         text("previous", |rows: &[Arc<AnchorEntry>]| {
             let previous = rows.iter().map(|row| row.anchor.previous);
             optional_texts(previous.map(|digest| (digest != Digest::ZERO).then_some(digest)))
+        })
+        .nullable(),
+        text("statement", |rows: &[Arc<AnchorEntry>]| texts(statement_ids(rows))),
+        column("place", DataType::Int32, |rows: &[Arc<AnchorEntry>]| {
+            let places = rows.iter().map(|row| row.place.and_then(|place| i32::try_from(place.0).ok()));
+            Arc::new(Int32Array::from_iter(places))
         })
         .nullable(),
         text("signer", |rows| texts(rows.iter().map(|row| row.signer))),
