@@ -29,8 +29,10 @@ use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError, is_unfinished};
 use crate::verified::OpenError;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use bytes::Bytes;
 use cairn_chain_client::{AnchorEntry, Follower};
 use cairn_proof::statement::{Anchor, ChainTag, StreamDefinition};
+use cairn_proof::writer_schemas::WriterSchemas;
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -50,7 +52,8 @@ pub trait ValueDecoder: Send + Sync {
     /// The columns of a batch, nulls and a reason for each record that does not decode or is not authentic.
     ///
     /// `stored` are the reasons in the segment. Those that hang on the chain's state at the time, or on the records
-    /// before, can be taken from there; all others follow from the records and the chain's tag.
+    /// before, can be taken from there; all others follow from the records and the chain's tag. `writers` are the schemas
+    /// in the segment's footer: those of framed values that the stream itself does not have.
     ///
     /// # Errors
     /// If the stream's definition cannot be decoded by at all.
@@ -60,6 +63,7 @@ pub trait ValueDecoder: Send + Sync {
         raw: &RawBatch,
         chain: &ChainTag,
         stored: &StringArray,
+        writers: &WriterSchemas,
     ) -> Result<DecodedColumns, String>;
 }
 
@@ -280,7 +284,7 @@ async fn check(
             return checked;
         }
     };
-    let (rows, raw) = match evidence::records(anchor, segment, Columns::All).await {
+    let (rows, raw) = match evidence::records(anchor, segment.clone(), Columns::All).await {
         Ok(records) => records,
         Err(error) => {
             wrong(Check::Rows, error.to_string());
@@ -291,7 +295,7 @@ async fn check(
         wrong(Check::Facts, detail);
     }
     let chain = *sources.follower.ledger().state().chain();
-    match columns(entry, &definition, decoder, raw.clone(), rows, chain).await {
+    match columns(entry, &definition, decoder, Stored { segment, rows, raw: raw.clone(), chain }).await {
         Ok(()) => {}
         Err((check, detail)) => wrong(check, detail),
     }
@@ -347,14 +351,20 @@ fn check_facts(anchor: &Anchor, raw: &RawBatch, rows: &RecordBatch) -> Vec<Strin
     wrong
 }
 
+/// A batch as it is stored, to be decoded again.
+struct Stored {
+    segment: Bytes,
+    rows: RecordBatch,
+    raw: RawBatch,
+    chain: ChainTag,
+}
+
 /// Decodes the raw values again and compares with the stored columns.
 async fn columns(
     entry: &AnchorEntry,
     definition: &Arc<StreamDefinition>,
     decoder: Arc<dyn ValueDecoder>,
-    raw: RawBatch,
-    rows: RecordBatch,
-    chain: ChainTag,
+    stored: Stored,
 ) -> Result<(), (Check, String)> {
     let Some(definition) = definition_at(definition, entry.anchor.schema_fingerprint) else {
         let found = entry.anchor.schema_fingerprint;
@@ -364,7 +374,7 @@ async fn columns(
         ));
     };
     let path = entry.anchor.segment.path.clone();
-    let task = tokio::task::spawn_blocking(move || compare_columns(&definition, decoder.as_ref(), &raw, &rows, &chain));
+    let task = tokio::task::spawn_blocking(move || compare_columns(&definition, decoder.as_ref(), &stored));
     let result = task.await.unwrap_or_else(|ended| Err(format!("decoding the records of {path} ended with {ended}")));
     result.map_err(|detail| (Check::Columns, detail))
 }
@@ -380,17 +390,13 @@ fn definition_at(definition: &Arc<StreamDefinition>, fingerprint: Digest) -> Opt
     Some(Arc::new(older))
 }
 
-fn compare_columns(
-    definition: &StreamDefinition,
-    decoder: &dyn ValueDecoder,
-    raw: &RawBatch,
-    rows: &RecordBatch,
-    chain: &ChainTag,
-) -> Result<(), String> {
+fn compare_columns(definition: &StreamDefinition, decoder: &dyn ValueDecoder, stored: &Stored) -> Result<(), String> {
+    let Stored { segment, rows, raw, chain } = stored;
+    let writers = crate::segment::writer_schemas(segment).map_err(|error| error.to_string())?;
     let table = schema::table_schema(definition).map_err(|error| error.to_string())?;
-    let stored = rows.column_by_name(schema::ERROR).and_then(|errors| errors.as_string_opt::<i32>());
-    let stored = stored.ok_or_else(|| format!("column {} is missing, or holds no text", schema::ERROR))?;
-    let decoded = decoder.decode(definition, raw, chain, stored)?;
+    let errors = rows.column_by_name(schema::ERROR).and_then(|errors| errors.as_string_opt::<i32>());
+    let errors = errors.ok_or_else(|| format!("column {} is missing, or holds no text", schema::ERROR))?;
+    let decoded = decoder.decode(definition, raw, chain, errors, &writers)?;
     let columns = schema::conform(&decoded.batch, &table).map_err(|error| error.to_string())?;
     let expected = columns.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(columns.columns());
     for (name, expected) in expected {

@@ -24,6 +24,7 @@ impl ValueDecoder for TestDecoder {
         raw: &RawBatch,
         _: &ChainTag,
         _: &StringArray,
+        _: &WriterSchemas,
     ) -> Result<DecodedColumns, String> {
         Ok(decode(raw))
     }

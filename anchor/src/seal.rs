@@ -7,7 +7,7 @@ use crate::outboard::{Mismatch, Outboard};
 use crate::raw::RawBatch;
 use crate::roots::{PathError, segment_path};
 use crate::schema::{self, SchemaError};
-use crate::segment::{self, SEQUENCES_KEY, SegmentError};
+use crate::segment::{self, FOOTER_KEYS, SEQUENCES_KEY, SegmentError, WRITER_SCHEMAS_KEY};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::ArrowError;
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use cairn_proof::record::BatchSecret;
 use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::{Anchor, SegmentRef, StreamDefinition};
+use cairn_proof::writer_schemas::WriterSchemas;
 use cairn_proof::{Digest, tree};
 use rand::TryRng as _;
 use std::sync::Arc;
@@ -39,6 +40,18 @@ impl DecodedColumns {
         let text = BASE64_STANDARD.encode(sequences.encode());
         let Self { mut batch, errors } = self;
         batch.schema_metadata_mut().insert(SEQUENCES_KEY.to_owned(), text);
+        Self { batch, errors }
+    }
+
+    /// The same, with the schemas that values were decoded by and the stream does not have: they come into the footer too.
+    #[must_use]
+    pub fn with_writer_schemas(self, schemas: &WriterSchemas) -> Self {
+        if schemas.is_empty() {
+            return self;
+        }
+        let text = BASE64_STANDARD.encode(schemas.encode());
+        let Self { mut batch, errors } = self;
+        batch.schema_metadata_mut().insert(WRITER_SCHEMAS_KEY.to_owned(), text);
         Self { batch, errors }
     }
 
@@ -176,8 +189,10 @@ fn segment_rows(stream: &StreamDefinition, raw: &RawBatch, decoded: &DecodedColu
     columns.extend(raw.columns());
     columns.push(Arc::new(decoded.errors.clone()) as ArrayRef);
     let mut rows = RecordBatch::try_new(schema::with_own_columns(&table), columns).map_err(columns_error)?;
-    if let Some(sequences) = decoded.batch.schema_ref().metadata().get(SEQUENCES_KEY) {
-        rows.schema_metadata_mut().insert(SEQUENCES_KEY.to_owned(), sequences.clone());
+    for key in FOOTER_KEYS {
+        if let Some(text) = decoded.batch.schema_ref().metadata().get(key) {
+            rows.schema_metadata_mut().insert(key.to_owned(), text.clone());
+        }
     }
     Ok(rows)
 }

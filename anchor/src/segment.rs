@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use cairn_proof::signed_record::Sequences;
+use cairn_proof::writer_schemas::WriterSchemas;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
@@ -42,6 +43,10 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// Key in the footer's metadata under which the partition's last sequence numbers stand, base64 of their encoding.
 pub const SEQUENCES_KEY: &str = "cairn.sequences";
+/// Key under which the schemas stand that values were decoded by and the stream does not have, base64 of their encoding.
+pub const WRITER_SCHEMAS_KEY: &str = "cairn.writer_schemas";
+/// All keys that Cairn writes, in their order in the footer.
+pub(crate) const FOOTER_KEYS: [&str; 2] = [SEQUENCES_KEY, WRITER_SCHEMAS_KEY];
 
 /// Why a segment was not written or not read.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,12 @@ pub enum SegmentError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What its footer says about schemas of writers is not their encoding.
+    #[error("the segment's footer holds no schemas of writers under {WRITER_SCHEMAS_KEY}: {reason}")]
+    WriterSchemas {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The Parquet reader gave up on it.
     #[error("the segment cannot be decoded: the reader stopped with {reason}")]
     Undecodable {
@@ -91,7 +102,7 @@ pub enum Columns {
 
 /// Writes the rows of one batch. The same rows give the same bytes.
 ///
-/// What the rows' schema has under [`SEQUENCES_KEY`] comes into the footer.
+/// What the rows' schema has under [`SEQUENCES_KEY`] and [`WRITER_SCHEMAS_KEY`] comes into the footer.
 ///
 /// # Errors
 /// [`SegmentError::Parquet`], if a column's type cannot be stored; [`crate::schema`] lets none such through.
@@ -111,9 +122,11 @@ fn writer_properties(rows: &RecordBatch) -> Result<WriterProperties, SegmentErro
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_bloom_filter_enabled(false);
-    if let Some(sequences) = rows.schema_ref().metadata().get(SEQUENCES_KEY) {
-        let entry = KeyValue::new(SEQUENCES_KEY.to_owned(), sequences.clone());
-        builder = builder.set_key_value_metadata(Some(vec![entry]));
+    let metadata = rows.schema_ref().metadata();
+    let entry = |key: &str| Some(KeyValue::new(key.to_owned(), metadata.get(key)?.clone()));
+    let entries: Vec<_> = FOOTER_KEYS.into_iter().filter_map(entry).collect();
+    if !entries.is_empty() {
+        builder = builder.set_key_value_metadata(Some(entries));
     }
     let parquet = ArrowSchemaConverter::new().convert(rows.schema_ref())?;
     let mut leaves = Vec::new();
@@ -191,6 +204,26 @@ fn distinct<'v>(values: impl Iterator<Item = &'v [u8]>) -> usize {
 /// # Errors
 /// [`SegmentError`], if it is no footer, or holds something else under that name.
 pub fn sequences(end: &Bytes) -> Result<Sequences, SegmentError> {
+    let Some(text) = footer_entry(end, SEQUENCES_KEY)? else { return Ok(Sequences::new()) };
+    let wrong = |reason: String| SegmentError::Sequences { reason };
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+    Sequences::decode(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// The schemas that values were decoded by and the stream does not have, from the footer of a segment; none where it says
+/// nothing. `end` is as for [`sequences`].
+///
+/// # Errors
+/// [`SegmentError`], if it is no footer, or holds something else under that name.
+pub fn writer_schemas(end: &Bytes) -> Result<WriterSchemas, SegmentError> {
+    let Some(text) = footer_entry(end, WRITER_SCHEMAS_KEY)? else { return Ok(WriterSchemas::new()) };
+    let wrong = |reason: String| SegmentError::WriterSchemas { reason };
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+    WriterSchemas::decode(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// What a segment's footer has under a key.
+fn footer_entry(end: &Bytes, key: &str) -> Result<Option<String>, SegmentError> {
     let length = footer_bytes(end)?;
     let footer = end.len().checked_sub(length).map(|start| start..end.len() - FOOTER_TAIL_BYTES);
     let footer = footer.and_then(|range| end.get(range)).ok_or_else(|| {
@@ -198,11 +231,7 @@ pub fn sequences(end: &Bytes) -> Result<Sequences, SegmentError> {
     })?;
     let metadata = ParquetMetaDataReader::decode_metadata(footer)?;
     let entries = metadata.file_metadata().key_value_metadata();
-    let text = entries.and_then(|entries| entries.iter().find(|entry| entry.key == SEQUENCES_KEY)?.value.as_deref());
-    let Some(text) = text else { return Ok(Sequences::new()) };
-    let wrong = |reason: String| SegmentError::Sequences { reason };
-    let bytes = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
-    Sequences::decode(&bytes).map_err(|error| wrong(error.to_string()))
+    Ok(entries.and_then(|entries| entries.iter().find(|entry| entry.key == key)?.value.clone()))
 }
 
 /// How many bytes a segment's footer has, with the 8 behind it, by the last 8 of the file.

@@ -152,3 +152,26 @@ async fn parquets_own_reader_works_over_the_verified_store_and_sees_its_refusals
     assert_eq!(scan().await.unwrap(), 20_000);
     assert_ne!(raw(1, 0).leaves("t", &sealed.secret)[0], Digest::ZERO);
 }
+
+#[test]
+fn schemas_of_writers_stand_in_the_footer_beside_sequences() {
+    let mut schemas = cairn_proof::writer_schemas::WriterSchemas::new();
+    assert!(schemas.insert(7, &"{}".into()));
+    let raw = crate::seal::tests::raw(10, 0);
+    let mut sequences = Sequences::new();
+    sequences.take(&[1; 32], 5).unwrap();
+    let plain = crate::seal::tests::decode(&raw).with_writer_schemas(&Default::default());
+    let sealed = |decoded: &crate::seal::DecodedColumns| {
+        let secret = cairn_proof::record::BatchSecret([3; 32]);
+        crate::seal::seal(&crate::seal::tests::stream(), &raw, decoded, secret, cairn_proof::Digest::ZERO).unwrap()
+    };
+    assert!(writer_schemas(&sealed(&plain).segment).unwrap().is_empty());
+    let kept = sealed(&plain.clone().with_sequences(&sequences).with_writer_schemas(&schemas));
+    assert_eq!(writer_schemas(&kept.segment).unwrap(), schemas);
+    assert_eq!(super::sequences(&kept.segment).unwrap(), sequences);
+    assert_ne!(kept.anchor.segment.blake3, sealed(&plain).anchor.segment.blake3, "the anchor commits to them");
+    let mut garbled = plain;
+    garbled.batch.schema_metadata_mut().insert(WRITER_SCHEMAS_KEY.to_owned(), "AAAA".into());
+    let error = writer_schemas(&sealed(&garbled).segment).unwrap_err().to_string();
+    assert!(error.contains(WRITER_SCHEMAS_KEY), "{error}");
+}

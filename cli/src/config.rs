@@ -3,6 +3,7 @@
 //! Addresses bind to loopback unless the file says otherwise. No secret stands in it.
 
 mod kafka;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,6 +99,9 @@ pub(crate) struct IngestSection {
     pub(crate) memory_mib_max: Option<u64>,
     /// Bytes that are fetched ahead.
     pub(crate) fetch_mib_max: Option<u64>,
+    /// Where schemas of writers are looked up that a stream does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) registry: Option<registry::RegistrySection>,
 }
 
 /// The role that answers SQL.
@@ -272,8 +276,9 @@ impl Config {
     }
 
     /// What ingest is started with.
-    pub(crate) fn ingest(&self) -> Result<IngestConfig> {
+    pub(crate) fn ingest(&self, home: &Home) -> Result<IngestConfig> {
         let mut config = IngestConfig::new(self.kafka());
+        config.registry = self.ingest.registry.as_ref().map(|registry| registry.effective(home.path())).transpose()?;
         if let Some(mib) = self.ingest.memory_mib_max {
             config.memory_bytes_max = mib << 20;
         }

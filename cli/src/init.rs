@@ -239,7 +239,12 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
             effective: cairn_ingest::KafkaConfig::default(),
         },
         store: StoreSection::default(),
-        ingest: IngestSection { metrics: listen(ports.ingest_metrics()), memory_mib_max: None, fetch_mib_max: None },
+        ingest: IngestSection {
+            metrics: listen(ports.ingest_metrics()),
+            memory_mib_max: None,
+            fetch_mib_max: None,
+            registry: None,
+        },
         query: QuerySection {
             metrics: listen(ports.query_metrics()),
             receipts: args.join.join.is_none(),

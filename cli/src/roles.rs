@@ -117,6 +117,7 @@ pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
     let home = Home::open(&args.dir)?;
     let config = home.config()?;
     let _lock = lock(&home, "ingest").await?;
+    let settings = config.ingest(&home)?;
     let registry = Registry::new();
     let metrics = metrics::serve(config.ingest.metrics, "ingest metrics", "[ingest] metrics", registry.clone()).await?;
     let follower = follow(&home, &config, CHAIN_PATIENCE).await?;
@@ -133,7 +134,7 @@ pub(crate) async fn ingest(args: &RoleArgs) -> Result<()> {
         cairn_anchor::metrics::Metrics::register(&registry)?,
     );
     let counters = cairn_ingest::metrics::Metrics::register(&registry)?;
-    let running = Ingest::start(&config.ingest()?, anchorer, identity, counters)?;
+    let running = Ingest::start(&settings, anchorer, identity, counters)?;
     ready(&format!("ingest kafka {} metrics http://{metrics}/metrics", config.kafka.brokers))?;
     tokio::select! {
         failure = running.wait() => return Err(failure.into()),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kafka::KafkaConfig;
+use crate::registry::RegistryConfig;
 
 /// How ingest reads and how much it may hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct IngestConfig {
     /// How long a stop waits for batches that are on their way to the chain, 0 to 60,000 ms. Nothing is lost without.
     #[serde(default = "default_stop_grace_ms")]
     pub stop_grace_ms: u64,
+    /// Where schemas of writers are looked up that a stream with Confluent framing does not have; nowhere, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryConfig>,
 }
 
 fn default_memory_bytes_max() -> u64 {
@@ -61,6 +65,7 @@ impl IngestConfig {
             seal_tasks_max: default_seal_tasks_max(),
             probe_interval_ms: default_probe_interval_ms(),
             stop_grace_ms: default_stop_grace_ms(),
+            registry: None,
         }
     }
 
@@ -74,11 +79,12 @@ impl IngestConfig {
         in_range("fetch_bytes_max", self.fetch_bytes_max, 1 << 20..=16 << 30)?;
         in_range("seal_tasks_max", self.seal_tasks_max as u64, 1..=256)?;
         in_range("probe_interval_ms", self.probe_interval_ms, 100..=60_000)?;
-        in_range("stop_grace_ms", self.stop_grace_ms, 0..=60_000)
+        in_range("stop_grace_ms", self.stop_grace_ms, 0..=60_000)?;
+        self.registry.as_ref().map_or(Ok(()), RegistryConfig::check)
     }
 }
 
-fn in_range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<()> {
+pub(crate) fn in_range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<()> {
     if allowed.contains(&value) {
         return Ok(());
     }

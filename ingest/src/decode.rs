@@ -16,7 +16,7 @@
 //! | format | one message |
 //! | --- | --- |
 //! | `avro` | one Avro datum by the last schema, to the last byte |
-//! | `avro-confluent` | 0x00, schema id (4 bytes, big-endian), one datum by that schema, resolved to the last |
+//! | `avro-confluent` | 0x00, schema id (4 bytes, big-endian), one datum by that schema, resolved to the last; the schema is one of the stream's, or one of a registry that is kept with the segment |
 //! | `json` | one JSON object (RFC 8259), nothing but white space around it |
 //!
 //! **JSON by an Avro schema.** A field that is missing is null; one that the schema does not have is ignored; one that
@@ -29,6 +29,7 @@ mod avro;
 mod json;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,7 @@ use cairn_anchor::raw::RawBatch;
 use cairn_anchor::seal::DecodedColumns;
 use cairn_proof::signed_record::HEADER_PREFIX;
 use cairn_proof::statement::{ChainTag, Format, StreamDefinition};
+use cairn_proof::writer_schemas::WriterSchemas;
 
 use crate::columns::Columns;
 use crate::error::{Error, Result};
@@ -49,6 +51,7 @@ use crate::schema::{self, Record};
 use crate::signatures;
 
 pub(crate) use avro::{Plan, parse_uuid};
+pub(crate) use writers::BatchDecoder;
 
 /// Stands in a record for a header whose name is not UTF-8, which neither a record nor a Kafka client can carry on, and
 /// for the headers beyond the largest number that a record may have.
@@ -218,6 +221,7 @@ impl ValueDecoder for AuditDecoder {
         raw: &RawBatch,
         chain: &ChainTag,
         stored: &StringArray,
+        writers: &WriterSchemas,
     ) -> Result<DecodedColumns, String> {
         let mut verdicts = signatures::check_offline(stream, raw, chain);
         for (row, reason) in stored.iter().enumerate().take(raw.len()) {
@@ -229,7 +233,8 @@ impl ValueDecoder for AuditDecoder {
                 }
             }
         }
-        let decoded = StreamDecoder::new(stream).and_then(|decoder| decoder.decode_authentic(raw, &verdicts));
+        let decoder = StreamDecoder::new(stream).map(|decoder| BatchDecoder::stored(&decoder, writers).decoder);
+        let decoded = decoder.and_then(|decoder| decoder.decode_authentic(raw, &verdicts));
         decoded.map(Into::into).map_err(|error| error.to_string())
     }
 }
@@ -241,7 +246,9 @@ pub struct StreamDecoder {
     record: Arc<Record>,
     table: SchemaRef,
     /// By schema id; the plain Avro format has the last schema only, JSON none.
-    plans: HashMap<u32, Plan>,
+    plans: HashMap<u32, Arc<Plan>>,
+    /// Why other schema ids cannot be decoded by, where more is known than that.
+    refused: HashMap<u32, String>,
     table_id: u32,
     record_bytes_max: usize,
 }
@@ -271,7 +278,7 @@ impl StreamDecoder {
                 .map_err(|error| stream(Error::input(format!("schema id {}", version.id)).because(error)))?;
             let plan = Plan::new(&writer, &record)
                 .map_err(|error| stream(Error::input(format!("schema id {}", version.id)).because(error)))?;
-            plans.insert(version.id, plan);
+            plans.insert(version.id, Arc::new(plan));
         }
         check_field_names(definition, &record).map_err(stream)?;
         Ok(Self {
@@ -279,6 +286,7 @@ impl StreamDecoder {
             record,
             table,
             plans,
+            refused: HashMap::new(),
             table_id: last.id,
             record_bytes_max: usize::try_from(definition.limits.bytes_max).unwrap_or(usize::MAX),
         })
@@ -381,8 +389,9 @@ impl StreamDecoder {
     }
 
     fn plan(&self, id: u32) -> Result<&Plan, Reason> {
-        self.plans.get(&id).ok_or_else(|| {
-            Reason::coded(ReasonCode::UnknownSchema, format!("schema id {id} is not one of the stream's"))
+        self.plans.get(&id).map(Arc::as_ref).ok_or_else(|| {
+            let plain = || format!("schema id {id} is not one of the stream's");
+            Reason::coded(ReasonCode::UnknownSchema, self.refused.get(&id).cloned().unwrap_or_else(plain))
         })
     }
 }

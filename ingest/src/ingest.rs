@@ -31,6 +31,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod worker;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -51,6 +52,7 @@ use crate::decode::StreamDecoder;
 use crate::error::{Error, Result};
 use crate::kafka::{KafkaConfig, Quiet, TopicIds};
 use crate::metrics::Metrics;
+use crate::registry::Registry;
 use crate::topics::Prober;
 use batches::{Batches, Stream};
 use continuity::History;
@@ -99,6 +101,7 @@ impl Ingest {
             let ledger = follower.ledger();
             ledger.streams().values().map(|entry| entry.definition.partitions as usize).sum::<usize>()
         };
+        let registry = config.registry.as_ref().map(|registry| Registry::new(registry, metrics.clone())).transpose()?;
         let topics = TopicIds::default();
         let source = Source::connect(config, expected.max(16), &topics)?;
         let (commands, receiver) = std::sync::mpsc::channel();
@@ -109,7 +112,12 @@ impl Ingest {
             commands: receiver,
             sender: sender.clone(),
             runtime: tokio::runtime::Handle::current(),
-            batches: Arc::new(Batches::new(anchorer.clone(), config.seal_tasks_max, metrics.clone())),
+            batches: Arc::new(Batches::new(
+                anchorer.clone(),
+                config.seal_tasks_max,
+                registry.map(Arc::new),
+                metrics.clone(),
+            )),
             progress: progress.clone(),
             metrics: metrics.clone(),
             topics: topics.clone(),

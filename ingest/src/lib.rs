@@ -6,6 +6,7 @@
 //! | [`decode`] | a record's value → the columns of its table, or a reason to quarantine it |
 //! | [`encode`], [`publisher`] | rows → values by the stream's schema → Kafka |
 //! | [`signer`] | records that a publisher signs, by themselves or in runs |
+//! | [`registry`] | schemas of writers by Confluent's REST API |
 //! | [`topics`] | make topics, ask where they end |
 //! | [`broker`] | the embedded Kafka-compatible broker |
 //! | [`config`], [`kafka`], [`metrics`] | settings, what all Kafka clients share, what is counted |
@@ -24,6 +25,7 @@ pub mod ingest;
 pub mod kafka;
 pub mod metrics;
 pub mod publisher;
+pub mod registry;
 mod schema;
 mod signatures;
 pub mod signer;
@@ -39,4 +41,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, PartitionStatus, RunningIngest};
 pub use kafka::KafkaConfig;
 pub use publisher::Publisher;
+pub use registry::RegistryConfig;
 pub use signer::Signer;

@@ -15,6 +15,8 @@
 //! | `cairn_ingest_held_bytes` | | bytes read and not yet anchored |
 //! | `cairn_ingest_gap_offsets_total` | stream | offsets declared to hold no record |
 //! | `cairn_ingest_kafka_errors_total` | code | errors of the connection to Kafka |
+//! | `cairn_ingest_registry_answers_total` | answer | what the schema registry was asked: `schema`, `none`, `failed` |
+//! | `cairn_ingest_registry_waiting_partitions` | | partitions whose batch waits for the schema registry |
 
 use cairn_proof::{Offset, Partition};
 use prometheus::{Error, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -37,6 +39,8 @@ pub struct Metrics {
     surplus: IntGaugeVec,
     paused: IntGauge,
     held_bytes: IntGauge,
+    registry_answers: IntCounterVec,
+    registry_waiting: IntGauge,
 }
 
 impl Metrics {
@@ -88,6 +92,15 @@ impl Metrics {
             )?,
             paused: single("cairn_ingest_paused_partitions", "Partitions not read for now: batches wait.")?,
             held_bytes: single("cairn_ingest_held_bytes", "Bytes read and not yet anchored.")?,
+            registry_answers: counter(
+                "cairn_ingest_registry_answers_total",
+                "Answers of the schema registry: a schema, that there is none, or none that can be used.",
+                &["answer"],
+            )?,
+            registry_waiting: single(
+                "cairn_ingest_registry_waiting_partitions",
+                "Partitions whose batch waits for the schema registry.",
+            )?,
         })
     }
 
@@ -118,6 +131,21 @@ impl Metrics {
         tracing::error!(stream, partition = partition.0, "partition stopped: {reason}");
     }
 
+    pub(crate) fn registry_answer(&self, answer: &str) {
+        self.registry_answers.with_label_values(&[answer]).inc();
+    }
+
+    /// A partition waits for the schema registry, until what is returned is dropped.
+    pub(crate) fn waits_for_registry(&self, stream: &str, partition: Partition, why: &str) -> Waiting {
+        tracing::warn!(
+            stream,
+            partition = partition.0,
+            "a batch waits for the schema registry, nothing is lost: {why}"
+        );
+        self.registry_waiting.inc();
+        Waiting(self.registry_waiting.clone())
+    }
+
     pub(crate) fn surplus(&self, stream: &str, partitions: usize) {
         self.surplus.with_label_values(&[stream]).set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
@@ -143,6 +171,16 @@ impl Metrics {
         self.end_offset.with_label_values(&place).set(gauge_value(end));
         self.lag_records.with_label_values(&place).set(gauge_value(Offset(end.0.saturating_sub(next.0))));
         self.lag_seconds.with_label_values(&place).set(seconds);
+    }
+}
+
+/// One partition that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting(IntGauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

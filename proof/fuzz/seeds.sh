@@ -17,6 +17,7 @@ seed() { # target, names of golden forms
 seed record record record-bare
 seed signed_headers signed-headers
 seed sequences sequences
+seed writer_schemas writer-schemas
 seed statement register-identity register-stream register-stream-signed anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
   vote-add vote-parameters attest evidence anchors
 seed log_entry anchor anchors-entry

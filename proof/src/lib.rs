@@ -9,6 +9,7 @@
 //! | [`cbor`] | deterministic writer and strict reader | RFC 8949, section 4.2.1 |
 //! | [`record`] | canonical record bytes, salts, leaves | docs/formats.md |
 //! | [`signed_record`] | records that their publisher signed | docs/formats.md |
+//! | [`writer_schemas`] | schemas that a segment was decoded by | docs/formats.md |
 //! | [`tree`] | Merkle roots, inclusion and consistency proofs | RFC 9162, section 2.1 |
 //! | [`statement`] | signed statements: identities, streams, anchors | RFC 9052, section 4.2 |
 //! | [`genesis`], [`parameters`], [`header`], [`block`] | what the chain agrees on | docs/formats.md |
@@ -50,6 +51,7 @@ pub mod tlog_proof;
 pub mod tree;
 pub mod trie;
 pub mod units;
+pub mod writer_schemas;
 
 pub use base64_bytes::Base64Bytes;
 pub use digest::Digest;

@@ -64,13 +64,14 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 24] = [
+const DECODED: [(&str, Accepts); 25] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
     ("register-stream", bodies::statement),
     ("register-stream-signed", bodies::statement),
     ("sequences", bodies::sequences),
+    ("writer-schemas", bodies::writer_schemas),
     ("anchor", bodies::statement),
     ("rotate-key", bodies::statement),
     ("revoke-identity", bodies::statement),
@@ -122,7 +123,7 @@ fn every_form_is_accepted_and_neither_its_beginnings_nor_its_extensions_are() {
 fn text_forms_are_accepted_and_neither_their_beginnings_nor_their_extensions_are() {
     let genesis_end = |byte: u8| byte.is_ascii_whitespace() && byte != 0x0c;
     let nothing = |_| false;
-    let forms: [(&str, Accepts, fn(u8) -> bool); 11] = [
+    let forms: [(&str, Accepts, fn(u8) -> bool); 12] = [
         ("city.json", bodies::genesis, genesis_end),
         ("receipt.json", bodies::receipt, nothing),
         ("receipts/one.json", bodies::receipt, nothing),

@@ -140,6 +140,11 @@ fn changed_signed_records() {
 }
 
 #[test]
+fn changed_writer_schemas() {
+    mutate(&["writer-schemas"], bodies::writer_schemas);
+}
+
+#[test]
 fn changed_statements() {
     mutate(&["register-identity", "register-stream", "register-stream-signed", "anchor"], bodies::statement);
 }

@@ -42,7 +42,7 @@ pub(super) fn effective_settings(section: &KafkaSection, folder: &Path) -> Resul
     let mut settings = section.settings.clone();
     if let Some(file) = &section.settings_file {
         let file = folder.join(file);
-        for (key, value) in read(&file)? {
+        for (key, value) in read("[kafka] settings_file", &file)? {
             if settings.insert(key.clone(), value).is_some() {
                 bail!("{key} stands in [kafka.settings] and in {}: expected one of them", file.display());
             }
@@ -58,20 +58,18 @@ pub(super) fn effective_settings(section: &KafkaSection, folder: &Path) -> Resul
     Ok(settings)
 }
 
-/// Reads a file of settings, which nobody but its owner may be able to read.
-fn read(file: &Path) -> Result<BTreeMap<String, String>> {
+/// Reads a file of settings, which nobody but its owner may be able to read. `setting` is what names it.
+pub(super) fn read(setting: &str, file: &Path) -> Result<BTreeMap<String, String>> {
     let shown = file.display();
-    let metadata = fs::metadata(file).with_context(|| format!("[kafka] settings_file {shown} cannot be read"))?;
+    let metadata = fs::metadata(file).with_context(|| format!("{setting} {shown} cannot be read"))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        bail!(
-            "[kafka] settings_file {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`"
-        );
+        bail!("{setting} {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`");
     }
     if metadata.len() > FILE_BYTES_MAX {
-        bail!("[kafka] settings_file {shown} has {} bytes: expected {FILE_BYTES_MAX} at most", metadata.len());
+        bail!("{setting} {shown} has {} bytes: expected {FILE_BYTES_MAX} at most", metadata.len());
     }
-    let text = fs::read_to_string(file).with_context(|| format!("[kafka] settings_file {shown} cannot be read"))?;
+    let text = fs::read_to_string(file).with_context(|| format!("{setting} {shown} cannot be read"))?;
     let mut settings = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -80,10 +78,10 @@ fn read(file: &Path) -> Result<BTreeMap<String, String>> {
         }
         // The line itself is not shown: it may hold a secret.
         let Some((key, value)) = line.split_once('=') else {
-            bail!("[kafka] settings_file {shown}, line {number}: expected name=value");
+            bail!("{setting} {shown}, line {number}: expected name=value");
         };
         if settings.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {
-            bail!("[kafka] settings_file {shown}, line {number}: {} stands there twice", key.trim());
+            bail!("{setting} {shown}, line {number}: {} stands there twice", key.trim());
         }
     }
     Ok(settings)

@@ -8,6 +8,9 @@
 //! Batches of several partitions that are ready at the same time go into one statement: each is announced when its work
 //! begins, and `cairn_anchor::gather` waits some milliseconds for those that were.
 //!
+//! Schemas of writers that the stream does not have are looked up first (`writers`), before a core is taken: while the
+//! registry is out of reach, the partition waits, and no other does.
+//!
 //! Decoding and sealing take a core; as many run at once as the configuration allows, first come, first served, so that
 //! many partitions share the cores. Waiting for the chain takes none and is not limited.
 
@@ -20,12 +23,14 @@ use cairn_anchor::raw::RawBatch;
 use cairn_anchor::seal::DecodedColumns;
 use cairn_proof::signed_record::Sequences;
 use cairn_proof::statement::{Signatures, StreamDefinition};
-use cairn_proof::{Digest, Partition};
+use cairn_proof::{Digest, Offset, Partition};
 use tokio::sync::Semaphore;
 
-use crate::decode::{ReasonCode, StreamDecoder};
+use super::writers::{Found, Writers};
+use crate::decode::{BatchDecoder, ReasonCode, StreamDecoder};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Waiting};
+use crate::registry::Registry;
 use crate::signatures::{self, CheckedBatch};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -49,9 +54,19 @@ impl Stream {
 pub(super) struct Batches {
     anchorer: Anchorer,
     seals: Arc<Semaphore>,
+    writers: Writers,
     metrics: Metrics,
     /// After the last anchor of a partition, by that anchor's id.
     sequences: Mutex<HashMap<(String, Partition), (Digest, Sequences)>>,
+}
+
+/// What came of a batch.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The chain has decided.
+    Decided(Outcome),
+    /// It waits for something else than the chain, and memory is short: it is to be read again, from here.
+    GivenBack { first: Offset, previous: Digest, waiting: Waiting },
 }
 
 /// A batch that is durable, and by which rights.
@@ -63,11 +78,24 @@ struct Ready {
 }
 
 impl Batches {
-    pub(super) fn new(anchorer: Anchorer, seal_tasks_max: usize, metrics: Metrics) -> Self {
-        Self { anchorer, seals: Arc::new(Semaphore::new(seal_tasks_max)), metrics, sequences: Mutex::default() }
+    pub(super) fn new(
+        anchorer: Anchorer,
+        seal_tasks_max: usize,
+        registry: Option<Arc<Registry>>,
+        metrics: Metrics,
+    ) -> Self {
+        let seals = Arc::new(Semaphore::new(seal_tasks_max));
+        let writers = Writers::new(registry, metrics.clone());
+        Self { anchorer, seals, writers, metrics, sequences: Mutex::default() }
     }
 
-    /// Keeps at it until the chain has decided. `previous` is the id of the partition's last anchor.
+    /// Whether memory is short, so that a batch that waits for the schema registry has to give back what it holds.
+    pub(super) fn memory_is_short(&self, short: bool) {
+        self.writers.memory_is_short(short);
+    }
+
+    /// Keeps at it until the chain has decided. `previous` is the id of the partition's last anchor; `waiting` says that
+    /// the batch was given back before.
     ///
     /// Dropping the future loses nothing but the work.
     ///
@@ -78,22 +106,27 @@ impl Batches {
         stream: Arc<Stream>,
         raw: RawBatch,
         previous: Digest,
-    ) -> Result<Outcome> {
+        waiting: Option<Waiting>,
+    ) -> Result<Done> {
         let (partition, first, last) = (raw.partition(), raw.first(), raw.last());
         let failed = |error: AnchorError| {
             Error::corrupted(format!("offsets {first} to {last} of partition {partition} cannot be anchored"))
                 .because(error)
         };
+        let decoder = match self.writers.decoder(&stream, &raw, waiting).await? {
+            Found::Decoder(decoder) => decoder,
+            Found::GivesBack(waiting) => return Ok(Done::GivenBack { first, previous, waiting }),
+        };
         // Others that are ready meanwhile wait a little for this one, so that they share a statement.
         let mut coming = Some(self.anchorer.announce());
         let before = self.sequences_before(&stream, partition, previous).await.map_err(failed)?;
-        let mut ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
+        let mut ready = self.prepare(&stream, &decoder, &raw, before.as_ref()).await?.map_err(failed)?;
         self.metrics.decoded(stream.name(), partition, &ready.quarantined);
         let mut pause = Pause::new();
         loop {
             if !self.rights_stand(&stream, &ready) {
                 tracing::info!(stream = stream.name(), "rights of publishers changed: a batch is checked anew");
-                ready = self.prepare(&stream, &raw, before.as_ref()).await?.map_err(failed)?;
+                ready = self.prepare(&stream, &decoder, &raw, before.as_ref()).await?.map_err(failed)?;
                 continue;
             }
             let submitted = tokio::select! {
@@ -105,7 +138,7 @@ impl Batches {
                 decided => {
                     let outcome = decided.map_err(failed)?;
                     self.keep_sequences(&stream, partition, &outcome, ready.checked);
-                    return Ok(outcome);
+                    return Ok(Done::Decided(outcome));
                 }
             }
         }
@@ -169,24 +202,27 @@ impl Batches {
     async fn prepare(
         &self,
         stream: &Arc<Stream>,
+        decoder: &Arc<BatchDecoder>,
         raw: &RawBatch,
         before: Option<&Sequences>,
     ) -> Result<std::result::Result<Ready, AnchorError>> {
         let closed = |error| Error::bug("the sealing of batches was closed").because(error);
         let _permit = self.seals.acquire().await.map_err(closed)?;
         let (decoding, before, follower) = (stream.clone(), before.cloned(), self.anchorer.follower().clone());
+        let by = decoder.clone();
         // Clones of columns share their buffers.
         let (raw, records) = (raw.clone(), raw.clone());
         let work = move || {
             let before = before.unwrap_or_default();
             let checked = signatures::check(&decoding.definition, &records, &before, || follower.ledger());
-            decoding.decoder.decode_authentic(&records, &checked.verdicts).map(|decoded| (checked, decoded))
+            by.decoder.decode_authentic(&records, &checked.verdicts).map(|decoded| (checked, decoded))
         };
         let (checked, mut decoded) = tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::bug("decoding a batch did not finish").because(error))??;
         let quarantined = std::mem::take(&mut decoded.quarantined);
         let columns = DecodedColumns::from(decoded).with_sequences(&checked.sequences);
+        let columns = columns.with_writer_schemas(&decoder.schemas);
         let checked = (stream.definition.signatures != Signatures::Refused).then_some(checked);
         let mut pause = Pause::new();
         loop {

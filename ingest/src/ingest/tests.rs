@@ -22,6 +22,7 @@ use chain::{World, anchorer};
 
 mod apache;
 mod chain;
+mod registry;
 mod signed;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,13 +14,13 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::batches::{Batches, Stream};
+use super::batches::{Batches, Done, Stream};
 use super::partition::{Batching, Step};
 use super::progress::{Doubt, Progress};
 use super::source::{Queue, Source, append, offset_of};
 use crate::error::{Error, Result};
 use crate::kafka::{TopicIds, reason};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Waiting};
 
 /// Messages that one partition may take before the next one's turn.
 const TURN_MESSAGES: usize = 1_000;
@@ -32,6 +32,10 @@ const IDLE_MAX: Duration = Duration::from_millis(100);
 const GAUGES_EVERY: Duration = Duration::from_millis(250);
 /// The same complaint about a partition is not repeated more often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// How long a partition that gave its batch back is not read.
+const REST: Duration = Duration::from_secs(5);
+/// Of the memory, so many quarters may be held before it is short.
+const SHORT_QUARTERS: u64 = 3;
 
 /// Tells one partition from all others, for as long as the worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +46,7 @@ pub(super) enum Command {
     /// Read a stream from these places; or do not, and say why.
     Follow(Arc<Stream>, Vec<Start>, Option<String>),
     /// A batch that was on its way has arrived.
-    Arrived(SlotId, Result<Outcome>),
+    Arrived(SlotId, Result<Done>),
     /// What the broker has of a partition, because its position is in doubt.
     Check(Doubt),
     /// End, after waiting so long for batches that are on their way.
@@ -68,6 +72,8 @@ struct Slot {
     /// A position that is of before the last seek, and says nothing.
     outdated: Option<Offset>,
     complained: Option<Instant>,
+    /// That it was given back, and waits.
+    waiting: Option<Waiting>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,8 @@ enum State {
     Seeking(Offset),
     /// The broker does not have the position: its ends are being asked for.
     InDoubt,
+    /// The batch was given back, to be read again: not before this.
+    Resting(Offset, Instant),
     /// A person has to look.
     Stopped,
 }
@@ -145,6 +153,7 @@ impl Running {
             }
             let held: u64 = self.slots.iter().map(|slot| slot.batching.held()).sum();
             let mut memory_left = self.worker.memory_bytes_max.saturating_sub(held);
+            self.worker.batches.memory_is_short(held >= self.worker.memory_bytes_max / 4 * SHORT_QUARTERS);
             let read = self.read_all(&mut memory_left);
             // After reading, in this order, and before anything read is sent: see `TopicIds`.
             self.serve_events();
@@ -208,27 +217,35 @@ impl Running {
                 state: State::Reading,
                 outdated: None,
                 complained: None,
+                waiting: None,
             });
         }
         self.worker.metrics.following(stream.name(), definition.partitions);
     }
 
-    fn arrived(&mut self, id: SlotId, outcome: Result<Outcome>) {
+    fn arrived(&mut self, id: SlotId, outcome: Result<Done>) {
         let slot = &mut self.slots[id.0];
         let name = slot.stream.name();
         match outcome {
-            Ok(Outcome::Anchored(anchored)) => {
+            Ok(Done::Decided(Outcome::Anchored(anchored))) => {
                 slot.batching.anchored(anchored.id);
                 self.worker.progress.anchored(name, slot.partition, anchored.next);
                 self.worker.metrics.anchored(name, slot.partition, anchored.next);
             }
-            Ok(Outcome::Lost { head }) => {
+            Ok(Done::Decided(Outcome::Lost { head })) => {
                 slot.batching.restart(head.next, head.anchor);
                 if slot.state != State::Stopped {
                     slot.state = State::Seeking(head.next);
                 }
                 self.worker.progress.anchored(name, slot.partition, head.next);
                 self.worker.metrics.anchored(name, slot.partition, head.next);
+            }
+            Ok(Done::GivenBack { first, previous, waiting }) => {
+                slot.waiting = Some(waiting);
+                slot.batching.restart(first, previous);
+                if slot.state != State::Stopped {
+                    slot.state = State::Resting(first, Instant::now() + REST);
+                }
             }
             Err(error) => self.stop_slot(id, &error),
         }
@@ -240,6 +257,7 @@ impl Running {
         self.worker.progress.stop(name, slot.partition, &error.to_string());
         self.worker.metrics.stopped(name, slot.partition, &error.to_string());
         slot.state = State::Stopped;
+        slot.waiting = None;
         let next = slot.batching.next();
         slot.batching.restart(next, Digest::ZERO);
         if let Err(error) = self.worker.source.unassign(&slot.stream.definition.topic, slot.partition) {
@@ -393,6 +411,11 @@ impl Running {
 
     fn read_slot(&mut self, id: SlotId, memory_left: &mut u64) -> usize {
         let slot = &mut self.slots[id.0];
+        if let State::Resting(from, until) = slot.state
+            && until <= Instant::now()
+        {
+            slot.state = State::Seeking(from);
+        }
         if let State::Seeking(to) = slot.state {
             match self.worker.source.seek(&slot.stream.definition.topic, slot.partition, to) {
                 Ok(outdated) => (slot.state, slot.outdated) = (State::Reading, outdated),
@@ -479,10 +502,11 @@ impl Running {
                 return self.stop_slot(id, &Error::bug("a batch could not be closed").because(error));
             }
         };
+        let waiting = slot.waiting.take();
         let (batches, stream, sender) = (self.worker.batches.clone(), slot.stream.clone(), self.worker.sender.clone());
         self.under_way.spawn_on(
             async move {
-                let outcome = batches.anchor(stream, raw, previous).await;
+                let outcome = batches.anchor(stream, raw, previous, waiting).await;
                 sender.send(Command::Arrived(id, outcome));
             },
             &self.worker.runtime,
@@ -493,8 +517,11 @@ impl Running {
         self.gauges_set = now;
         let held: u64 = self.slots.iter().map(|slot| slot.batching.held()).sum();
         let short = held >= self.worker.memory_bytes_max;
-        let paused =
-            self.slots.iter().filter(|slot| slot.state == State::Reading && (short || slot.batching.is_paused()));
+        let paused = self.slots.iter().filter(|slot| match slot.state {
+            State::Reading => short || slot.batching.is_paused(),
+            State::Resting(..) => true,
+            _ => false,
+        });
         self.worker.metrics.pressure(paused.count(), held);
     }
 

@@ -151,7 +151,7 @@ fn an_audit_recomputes_signatures_and_takes_stateful_reasons_from_the_segment() 
     let (stream, raw, ledger) = (stream(Signatures::Optional), good_and_bad(), ledger());
     let quarantined = |stored: [Option<&str>; 8]| -> Vec<bool> {
         let stored = StringArray::from(stored.to_vec());
-        let decoded = AuditDecoder.decode(&stream, &raw, ledger.state().chain(), &stored).unwrap();
+        let decoded = AuditDecoder.decode(&stream, &raw, ledger.state().chain(), &stored, &Default::default()).unwrap();
         (0..8).map(|row| decoded.errors.is_valid(row)).collect()
     };
     assert_eq!(quarantined([None; 8]), [false, false, true, false, false, true, true, true]);

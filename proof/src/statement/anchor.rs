@@ -61,7 +61,8 @@ pub struct Anchor {
     pub timestamp_min_ms: i64,
     /// Greatest record timestamp in milliseconds; 0 for a batch without records.
     pub timestamp_max_ms: i64,
-    /// SHA-256 of the schema text by which the columns were decoded.
+    /// SHA-256 of the text of the stream's schema whose columns the segment has. Writers' schemas were resolved to it;
+    /// those that the stream does not have stand in the segment, which [`segment`](Self::segment) names by its hash.
     pub schema_fingerprint: Digest,
     /// The stored bytes.
     pub segment: SegmentRef,

@@ -27,6 +27,7 @@ use cairn_proof::state_proof::StateProof;
 use cairn_proof::statement::{ChainTag, LoggedAnchor, SignedStatement, statement_id};
 use cairn_proof::tile::Tile;
 use cairn_proof::tlog_proof::{Extra, TlogProof};
+use cairn_proof::writer_schemas::WriterSchemas;
 
 /// Bytes of an Ed25519 signature, which end an envelope.
 const SIGNATURE_BYTES: usize = 64;
@@ -58,6 +59,13 @@ pub(crate) fn signed_headers(bytes: &[u8]) -> bool {
 pub(crate) fn sequences(bytes: &[u8]) -> bool {
     let Ok(sequences) = Sequences::decode(bytes) else { return false };
     assert_eq!(sequences.encode(), bytes, "a table has one encoding");
+    true
+}
+
+/// The schemas that a segment was decoded by.
+pub(crate) fn writer_schemas(bytes: &[u8]) -> bool {
+    let Ok(schemas) = WriterSchemas::decode(bytes) else { return false };
+    assert_eq!(schemas.encode(), bytes, "schemas have one encoding");
     true
 }
 

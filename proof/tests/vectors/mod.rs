@@ -37,6 +37,7 @@ use cairn_proof::statement::{
 };
 use cairn_proof::tlog_proof::{Extra, TlogProof};
 use cairn_proof::tree;
+use cairn_proof::writer_schemas::WriterSchemas;
 use cairn_proof::{Digest, Height, LeafIndex, Offset, Partition, Sequence, TreeSize};
 
 pub(crate) const OWNER: u8 = 8;
@@ -56,6 +57,16 @@ pub(crate) const SIGNERS: [usize; 3] = [0, 1, 3];
 
 pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
+}
+
+/// Two schemas of writers, as a registry gave them.
+fn writer_schemas() -> WriterSchemas {
+    let mut schemas = WriterSchemas::new();
+    for (id, name) in [(70_000, "b"), (3, "a")] {
+        let text = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"{name}","type":"long"}}]}}"#);
+        assert!(schemas.insert(id, &text.into()), "there is room for two");
+    }
+    schemas
 }
 
 pub(crate) fn genesis() -> Genesis {
@@ -453,6 +464,7 @@ pub(crate) fn forms() -> Vec<(&'static str, Vec<u8>)> {
     ]
     .into_iter()
     .chain(signed_record::forms())
+    .chain([("writer-schemas", writer_schemas().encode())])
     .chain(other_statements().into_iter().map(|(name, _, envelope)| (name, envelope)))
     .collect()
 }
