@@ -14,6 +14,7 @@ use cairn_chain_client::{Client, Follower, FollowerConfig};
 use cairn_ingest::AuditDecoder;
 use cairn_ingest::broker::EmbeddedBroker;
 use cairn_proof::genesis::Genesis;
+use common::s3::{self, S3};
 use common::streams::{STREAM, csv, every_record_is_there_once, register};
 use common::{Network, Process, free_base_port, run};
 use rand::{RngExt as _, SeedableRng as _};
@@ -191,5 +192,88 @@ fn a_changed_shortened_or_missing_segment_is_refused_by_name() {
     while !network.command("sql").arg(&statement).output().unwrap().status.success() {
         assert!(Instant::now() < deadline, "the segment is back, the query still fails");
         std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Keeps a network's segments in a bucket of the server at `port`.
+fn use_bucket(network: &Network, port: u16) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let credentials = "aws_access_key_id = city\naws_secret_access_key = not a real one\n";
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(network.dir().join("s3.credentials")).unwrap();
+    std::io::Write::write_all(&mut file, credentials.as_bytes()).unwrap();
+    let file = network.dir().join("cairn.toml");
+    let mut config: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+    let store = format!(
+        "objects = \"s3://{BUCKET}/{FOLDER}\"\n[s3]\nendpoint = \"http://127.0.0.1:{port}\"\nregion = \"eu-central-1\"\n\
+         timeout_ms = 2000\ncredentials_file = \"s3.credentials\"\n"
+    );
+    config.insert("store".into(), store.parse::<toml::Table>().unwrap().into());
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+}
+
+const BUCKET: &str = "city-records";
+const FOLDER: &str = "anchored";
+
+#[test]
+fn a_bucket_that_is_out_of_reach_is_waited_for_and_one_that_lies_is_refused() {
+    if !s3::is_available() {
+        return;
+    }
+    let network = Network::new(false);
+    let port = s3::free_port();
+    use_bucket(&network, port);
+    let _up = network.up();
+    register(&network, "avro");
+    publish(&network, 0..2000);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(anchored(&network), 0, "nothing listens at the store's address, so nothing can be durable");
+    let server = S3::start_at(port, BUCKET);
+    network.wait_anchored(60);
+    assert_eq!(every_record_is_there_once(&network, &network.brokers()), 2000);
+
+    server.signal("STOP");
+    publish(&network, 2000..4000);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(anchored(&network), 2000, "the store takes connections and does not answer");
+    server.signal("CONT");
+    network.wait_anchored(60);
+    assert_eq!(every_record_is_there_once(&network, &network.brokers()), 4000);
+    network.audit_is_clean();
+    assert_eq!(network.objects(), Vec::<std::path::PathBuf>::new(), "nothing lies in the folder");
+    let receipt = network.scratch("receipt.json");
+    let place = ["--stream", STREAM, "--partition", "0", "--offset", "7", "--out"];
+    run(network.command("prove").args(place).arg(&receipt));
+    run(common::cairn().arg("verify").arg(&receipt).arg("--genesis").arg(network.dir().join("genesis.json")));
+
+    let segments = network.sql("SELECT segment FROM cairn.anchors ORDER BY segment LIMIT 1");
+    let segment = segments[0]["segment"].as_str().unwrap();
+    let place = format!("{BUCKET}/{FOLDER}/{segment}");
+    let good = server.get(&place);
+    let mut bad = good.clone();
+    bad[good.len() / 3] ^= 4;
+    server.replace(&place, &bad);
+    let statement = format!("SELECT count(DISTINCT n), count(DISTINCT sensor), count(DISTINCT value) FROM {STREAM}");
+    let output = network.command("sql").arg(&statement).output().unwrap();
+    let said = common::describe(&output);
+    assert!(output.status.code() == Some(1) && said.contains(segment) && said.contains("offsets"), "{said}");
+    assert_eq!(network.command("audit").output().unwrap().status.code(), Some(3));
+    server.replace(&place, &good);
+    network.audit_is_clean();
+
+    // What a crash before the anchor leaves behind.
+    let orphan = format!("segments/{STREAM}/0/{:020}-{}.parquet", 0, "ab".repeat(32));
+    server.replace(&format!("{BUCKET}/{FOLDER}/{orphan}"), b"sealed, and never anchored");
+    let said = run(network.command("gc").args(["--older-than", "0s", "--dry-run"]));
+    assert!(said.contains(&orphan) && said.contains("1 orphans of 26 bytes would be removed"), "{said}");
+    let said = run(network.command("gc").args(["--older-than", "0s"]));
+    assert!(said.contains("1 orphans of 26 bytes removed"), "{said}");
+    let said = run(network.command("gc").args(["--older-than", "0s"]));
+    assert!(said.contains("0 orphans of 0 bytes removed"), "{said}");
+    assert_eq!(every_record_is_there_once(&network, &network.brokers()), 4000);
+    network.audit_is_clean();
+    for file in common::files(&network.dir().join("logs")) {
+        let text = std::fs::read(&file).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains("not a real one"), "{}", file.display());
     }
 }

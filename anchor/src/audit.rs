@@ -16,7 +16,7 @@
 //! that are stored as good must have a signature that holds. The anchorer answers for the rest with its own signature.
 //!
 //! A single changed bit of a segment or a hash tree fails `object`. A batch whose secret was destroyed on purpose is noted
-//! as such, and is no problem; nor is an object in the store that no anchor names.
+//! as such, and is no problem; nor is an object in the store that no anchor names (see [`crate::gc`]).
 
 use crate::evidence::{self, EvidenceError};
 use crate::prove::Sources;

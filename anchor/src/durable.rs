@@ -125,6 +125,14 @@ impl Folder {
     }
 }
 
+/// Removes a file; one that is gone is removed.
+pub(crate) fn remove_file(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Puts a folder's names on disk.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -285,7 +285,7 @@ impl Anchorer {
         loop {
             match step().await {
                 Err(error) if error.kind() == Kind::Retry => {
-                    self.metrics.retries.with_label_values(&[stream, error.step()]).inc();
+                    self.count_retry(stream, &error);
                     tracing::warn!(stream, %error, pause_ms = pause.as_millis() as u64, "anchoring is tried again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -293,6 +293,11 @@ impl Anchorer {
                 decided => return decided,
             }
         }
+    }
+
+    /// Counts an attempt of a step that is to be made again.
+    pub fn count_retry(&self, stream: &str, error: &AnchorError) {
+        self.metrics.retries.with_label_values(&[stream, error.step()]).inc();
     }
 
     /// Seals a batch and makes its secret, its segment and its hash tree durable.
@@ -317,10 +322,26 @@ impl Anchorer {
         let (secrets, path, secret) = (self.secrets.clone(), sealed.anchor.segment.path.clone(), sealed.secret.clone());
         let root = sealed.anchor.records_root;
         let keep = blocking(move || Ok(secrets.put(&path, &root, &secret)?));
-        let store = async { Ok(self.segments.put(&sealed).await?) };
-        tokio::try_join!(keep, store)?;
+        // Both to their end, so that it is known what is there if one fails.
+        let (kept, stored) = tokio::join!(keep, self.segments.put(&sealed));
+        if kept.is_ok() && stored.is_err() {
+            self.forget(&sealed.anchor).await;
+        }
+        kept?;
+        stored?;
         self.observe(&stream.name, "store", started);
         Ok(Prepared { anchor: sealed.anchor })
+    }
+
+    /// Takes back the secret of a batch whose segment could not be stored. It is sealed anew with another secret, so a store
+    /// that is out of reach for long would else leave one secret an attempt.
+    async fn forget(&self, anchor: &Anchor) {
+        let (secrets, path, root) = (self.secrets.clone(), anchor.segment.path.clone(), anchor.records_root);
+        let forgotten = blocking(move || Ok(secrets.forget(&path, &root)?)).await;
+        if let Err(error) = forgotten {
+            // Harmless: an orphan.
+            tracing::debug!(stream = anchor.stream, %error, "a secret that no anchor will need is left behind");
+        }
     }
 
     /// Says that a batch will be submitted soon. Batches of other partitions that are submitted meanwhile wait for it, for

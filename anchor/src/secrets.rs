@@ -16,12 +16,13 @@
 //!
 //! The associated data binds a secret to its segment: files cannot be swapped. The key is read by the caller.
 
-use crate::durable::Folder;
+use crate::durable::{Folder, remove_file};
 use crate::roots::{SEGMENT_SUFFIX, SEGMENTS_FOLDER};
 use cairn_proof::Digest;
 use cairn_proof::record::BatchSecret;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use chrono::{DateTime, Utc};
 use rand::TryRng as _;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ const DESTROYED: &[u8] = b"cairn/secret/v1/destroyed";
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 const FILE_BYTES: usize = MARK.len() + NONCE_BYTES + 32 + TAG_BYTES;
+/// What the name of a secret's file ends in.
+pub(crate) const SECRET_SUFFIX: &str = ".secret";
 const KEY_ID_FILE: &str = "key.id";
 const KEY_ID_CONTEXT: &str = "cairn 2025 secrets store key id v1";
 
@@ -177,6 +180,38 @@ impl SecretStore {
         }
     }
 
+    /// Shows every file below the folders of streams and partitions, unfinished ones included, by its path in the store,
+    /// the time of its last change and its size; and removes those for which `is_orphan` says so. Blocks.
+    pub(crate) fn visit(&self, mut is_orphan: impl FnMut(&str, DateTime<Utc>, u64) -> bool) -> Result<(), SecretError> {
+        let root = self.folder.root();
+        for stream in names_in(root, true)? {
+            for partition in names_in(&root.join(&stream), true)? {
+                let below = format!("{stream}/{partition}");
+                for name in names_in(&root.join(&below), false)? {
+                    let (path, file) = (format!("{below}/{name}"), root.join(&below).join(&name));
+                    let failed = |source| SecretError::Io { path: file.display().to_string(), source };
+                    let known = match file.symlink_metadata() {
+                        Ok(metadata) => metadata,
+                        // Finished, or removed by somebody else, in between.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(failed(error)),
+                    };
+                    let modified = known.modified().map_err(failed)?;
+                    if is_orphan(&path, modified.into(), known.len()) {
+                        remove_file(&file).map_err(failed)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the secret of a batch that was never submitted. Blocks.
+    pub(crate) fn forget(&self, segment: &str, root: &Digest) -> Result<(), SecretError> {
+        let path = self.path(segment, root)?;
+        remove_file(&path).map_err(|source| SecretError::Io { path: path.display().to_string(), source })
+    }
+
     fn write(&self, segment: &str, root: &Digest, bytes: &[u8]) -> Result<(), SecretError> {
         let (below, name) = names(segment, root)?;
         let written = self.folder.write(Path::new(below), &[(&name, bytes)]);
@@ -189,6 +224,20 @@ impl SecretStore {
     }
 }
 
+/// The names of the folders, or of the plain files, in a folder. Links count as neither.
+fn names_in(folder: &Path, folders: bool) -> Result<Vec<String>, SecretError> {
+    let failed = |source| SecretError::Io { path: folder.display().to_string(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        let wanted = if folders { kind.is_dir() } else { kind.is_file() };
+        // A name that is no text is none of ours.
+        names.extend(entry.file_name().into_string().ok().filter(|_| wanted));
+    }
+    Ok(names)
+}
+
 /// From a segment's path and a records root to the folder and the name of the secret.
 fn names<'s>(segment: &'s str, root: &Digest) -> Result<(&'s str, String), SecretError> {
     let wrong = || SecretError::Path { segment: segment.chars().take(1024).collect() };
@@ -199,7 +248,7 @@ fn names<'s>(segment: &'s str, root: &Digest) -> Result<(&'s str, String), Secre
         !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed)
     };
     let name = name.strip_suffix(SEGMENT_SUFFIX).filter(|name| plain(name)).ok_or_else(wrong)?;
-    if below.split('/').all(plain) { Ok((below, format!("{name}.{root}.secret"))) } else { Err(wrong()) }
+    if below.split('/').all(plain) { Ok((below, format!("{name}.{root}{SECRET_SUFFIX}"))) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

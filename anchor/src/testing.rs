@@ -286,6 +286,7 @@ impl World {
         follower.catch_up(Duration::from_secs(10)).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let segments = SegmentStore::on_disk(&folder.path().join("objects")).unwrap();
+        let segments = segments.of_chain(node.genesis.tag());
         let secrets = SecretStore::open(&folder.path().join("secrets"), &[9; 32]).unwrap();
         let registry = prometheus::Registry::new();
         Self { node, client, follower, segments, secrets, folder, registry, server }

@@ -4,6 +4,8 @@
 
 mod kafka;
 mod registry;
+mod settings_file;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +23,8 @@ use cairn_query::QueryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
+
+pub(crate) use store::StoreSection;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,22 +75,6 @@ pub(crate) struct KafkaSection {
     /// All of them, as Kafka clients get them. Never written.
     #[serde(skip)]
     pub(crate) effective: KafkaConfig,
-}
-
-/// Where segments and batch secrets are kept; relative paths start at the folder of the file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct StoreSection {
-    /// Folder of the segments. It need not be trusted.
-    pub(crate) objects: PathBuf,
-    /// Folder of the batch secrets, encrypted under `keys/secrets.key`.
-    pub(crate) secrets: PathBuf,
-}
-
-impl Default for StoreSection {
-    fn default() -> Self {
-        Self { objects: "objects".into(), secrets: "secrets".into() }
-    }
 }
 
 /// The role that anchors.
@@ -196,7 +184,7 @@ impl Config {
         }
         self.kafka().check().context("[kafka]")?;
         self.query.postgres.check().context("[query.postgres]")?;
-        Ok(())
+        self.store.check()
     }
 
     /// The base addresses of the nodes that are asked.

@@ -280,7 +280,7 @@ async fn tamper(home: &Home, config: &Config, follower: &Follower) -> Result<()>
         found.context("traffic.flow has no anchor")?.anchor.clone()
     };
     let column = first_column(follower)?;
-    let file = home.path().join(&config.store.objects).join(&anchor.segment.path);
+    let file = config.store.objects_folder(home.path())?.join(&anchor.segment.path);
     let good = std::fs::read(&file).with_context(|| format!("the segment {}", file.display()))?;
     let mut bad = good.clone();
     // Within the first column's pages, which stand right after the four bytes that open the file.

@@ -11,6 +11,7 @@
 //! | [`publish`], [`rows`] | files of rows into a stream |
 //! | [`simulate`], [`city`] | a simulated city |
 //! | [`status`], [`sql`], [`evidence`] | looking, asking, proving |
+//! | [`gc`] | removing what no anchor names |
 //! | [`demo`] | all of it in one command |
 //! | [`output`] | tables, CSV and JSON |
 //!
@@ -23,6 +24,7 @@ mod config;
 mod dashboards;
 mod demo;
 mod evidence;
+mod gc;
 mod home;
 mod identity;
 mod init;
@@ -84,6 +86,7 @@ enum Command {
     Prove(evidence::ProveArgs),
     Verify(evidence::VerifyArgs),
     Audit(evidence::AuditArgs),
+    Gc(gc::GcArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -128,6 +131,7 @@ fn on_runtime(command: &Command) -> anyhow::Result<u8> {
             Command::Prove(args) => evidence::prove(args).await.map(|()| 0),
             Command::Verify(args) => evidence::verify(args),
             Command::Audit(args) => evidence::audit(args).await,
+            Command::Gc(args) => gc::gc(args).await.map(|()| 0),
             Command::Demo(args) => demo::demo(args).await.map(|()| 0),
         }
     });

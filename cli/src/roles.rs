@@ -102,9 +102,9 @@ pub(crate) async fn follow(home: &Home, config: &Config, patience: Duration) -> 
     Ok(follower)
 }
 
-/// The folder of the segments.
+/// The store of the segments.
 pub(crate) fn segment_store(home: &Home, config: &Config) -> Result<SegmentStore> {
-    Ok(SegmentStore::on_disk(&home.path().join(&config.store.objects))?)
+    Ok(config.store.open_objects(home.path())?.of_chain(home.genesis()?.tag()))
 }
 
 /// The folder of the batch secrets.

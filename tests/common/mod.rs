@@ -5,6 +5,7 @@
 
 pub mod apache;
 pub mod chain;
+pub mod s3;
 pub mod streams;
 
 use std::io::{BufRead as _, BufReader, Read as _};

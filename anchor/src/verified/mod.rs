@@ -9,7 +9,7 @@
 //!   anchor of the path        ── none: NotFound
 //!   hash tree                 ── from a bounded cache, or read and folded to the anchored root
 //!   align, sort, merge        ── whole 16 KiB groups, each read once
-//!   read, hash, compare       ── one blocking task on a local disk; elsewhere the store's get_ranges, then hash
+//!   read, hash, compare       ── one blocking task on a local disk; elsewhere requests for close ranges, then hash
 //!   slices of the buffers     ── no copy; the bytes handed out are the bytes that were hashed
 //! ```
 //!
@@ -37,8 +37,9 @@ use disk::Disk;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, RenameOptions, Result, coalesce_ranges,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -330,7 +331,8 @@ impl Inner {
         if merged.is_empty() {
             return Ok(Vec::new());
         }
-        let buffers = match store.get_ranges(&object.path, &merged).await {
+        let fetch = |range| get_range_at_most(store, &object.path, range);
+        let buffers = match coalesce_ranges(&merged, fetch, OBJECT_STORE_COALESCE_DEFAULT).await {
             Ok(buffers) => buffers,
             Err(error) => return Err(remote_failure(store, object, Part::Segment, object.size, &error).await),
         };
@@ -406,8 +408,19 @@ fn check(
 }
 
 /// Reads a whole object, and stops one byte after `size`: a store cannot make us take more memory.
-async fn get_at_most(store: &dyn ObjectStore, path: &Path, size: u64) -> Result<Vec<u8>> {
-    let mut stream = store.get(path).await?.into_stream();
+pub(crate) async fn get_at_most(store: &dyn ObjectStore, path: &Path, size: u64) -> Result<Vec<u8>> {
+    collect_at_most(store.get(path).await?, size).await
+}
+
+/// Reads a range of an object, and stops one byte after its end.
+async fn get_range_at_most(store: &dyn ObjectStore, path: &Path, range: Range<u64>) -> Result<Bytes> {
+    let size = range.end - range.start;
+    let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+    Ok(collect_at_most(store.get_opts(path, options).await?, size).await?.into())
+}
+
+async fn collect_at_most(found: GetResult, size: u64) -> Result<Vec<u8>> {
+    let mut stream = found.into_stream();
     let mut bytes = Vec::with_capacity(size as usize);
     while let Some(piece) = stream.try_next().await? {
         let room = (size + 1 - bytes.len() as u64) as usize;

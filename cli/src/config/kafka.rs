@@ -6,21 +6,16 @@
 //! sasl.password=correct horse battery staple
 //! ```
 //!
-//! A value is all that follows the first `=`, without spaces around it. Passwords never stand in `cairn.toml`, which everyone may
-//! read, nor on a command line.
+//! See [`settings_file`] for the form of such a file.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use cairn_ingest::kafka::is_secret;
 
-use super::KafkaSection;
+use super::{KafkaSection, settings_file};
 
-/// No file of settings is larger.
-const FILE_BYTES_MAX: u64 = 256 << 10;
 /// Settings that name a file.
 const PATHS: &[&str] = &[
     "ssl.ca.location",
@@ -42,7 +37,7 @@ pub(super) fn effective_settings(section: &KafkaSection, folder: &Path) -> Resul
     let mut settings = section.settings.clone();
     if let Some(file) = &section.settings_file {
         let file = folder.join(file);
-        for (key, value) in read("[kafka] settings_file", &file)? {
+        for (key, value) in settings_file::read("[kafka] settings_file", &file)? {
             if settings.insert(key.clone(), value).is_some() {
                 bail!("{key} stands in [kafka.settings] and in {}: expected one of them", file.display());
             }
@@ -58,38 +53,11 @@ pub(super) fn effective_settings(section: &KafkaSection, folder: &Path) -> Resul
     Ok(settings)
 }
 
-/// Reads a file of settings, which nobody but its owner may be able to read. `setting` is what names it.
-pub(super) fn read(setting: &str, file: &Path) -> Result<BTreeMap<String, String>> {
-    let shown = file.display();
-    let metadata = fs::metadata(file).with_context(|| format!("{setting} {shown} cannot be read"))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        bail!("{setting} {shown} has mode {mode:04o}: others can read it; expected 0600, do `chmod 600 {shown}`");
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        bail!("{setting} {shown} has {} bytes: expected {FILE_BYTES_MAX} at most", metadata.len());
-    }
-    let text = fs::read_to_string(file).with_context(|| format!("{setting} {shown} cannot be read"))?;
-    let mut settings = BTreeMap::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        // The line itself is not shown: it may hold a secret.
-        let Some((key, value)) = line.split_once('=') else {
-            bail!("{setting} {shown}, line {number}: expected name=value");
-        };
-        if settings.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {
-            bail!("{setting} {shown}, line {number}: {} stands there twice", key.trim());
-        }
-    }
-    Ok(settings)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn section(settings: &[(&str, &str)], file: Option<&str>) -> KafkaSection {
         KafkaSection {

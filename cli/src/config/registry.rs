@@ -61,7 +61,7 @@ impl RegistrySection {
 }
 
 fn credentials(file: &Path) -> Result<Credentials> {
-    let mut values = super::kafka::read(FILE, file)?;
+    let mut values = super::settings_file::read(FILE, file)?;
     let (username, password, token) = (values.remove("username"), values.remove("password"), values.remove("token"));
     match (username, password, token) {
         (Some(username), Some(password), None) if values.is_empty() => Ok(Credentials::Password { username, password }),

@@ -134,7 +134,7 @@ impl Batches {
                 () = self.rights_changed(&stream, &ready) => continue,
             };
             match submitted {
-                Err(error) if error.kind() == Kind::Retry => pause.after(&stream, &error).await,
+                Err(error) if error.kind() == Kind::Retry => self.wait(&mut pause, &stream, &error).await,
                 decided => {
                     let outcome = decided.map_err(failed)?;
                     self.keep_sequences(&stream, partition, &outcome, ready.checked);
@@ -162,7 +162,7 @@ impl Batches {
         let mut pause = Pause::new();
         loop {
             match self.anchorer.sequences(stream.name(), partition, previous).await {
-                Err(error) if error.kind() == Kind::Retry => pause.after(stream, &error).await,
+                Err(error) if error.kind() == Kind::Retry => self.wait(&mut pause, stream, &error).await,
                 decided => return decided.map(Some),
             }
         }
@@ -199,7 +199,34 @@ impl Batches {
         ready.checked.as_ref().is_none_or(stand)
     }
 
+    /// Says and counts that a step has to be done again, and waits before that.
+    async fn wait(&self, pause: &mut Pause, stream: &Stream, error: &AnchorError) {
+        tracing::warn!(stream = stream.name(), %error, "a batch waits, and is tried again");
+        self.anchorer.count_retry(stream.name(), error);
+        pause.pass().await;
+    }
+
+    /// Decodes a batch and makes it durable, again and again while the store fails.
+    ///
+    /// Nothing but the raw records is held between two attempts, and no turn to seal: one batch that cannot be stored, or a
+    /// store that fails for all, keeps no other batch from its turn and no columns in memory.
     async fn prepare(
+        &self,
+        stream: &Arc<Stream>,
+        decoder: &Arc<BatchDecoder>,
+        raw: &RawBatch,
+        before: Option<&Sequences>,
+    ) -> Result<std::result::Result<Ready, AnchorError>> {
+        let mut pause = Pause::new();
+        loop {
+            match self.prepare_once(stream, decoder, raw, before).await? {
+                Err(error) if error.kind() == Kind::Retry => self.wait(&mut pause, stream, &error).await,
+                decided => return Ok(decided),
+            }
+        }
+    }
+
+    async fn prepare_once(
         &self,
         stream: &Arc<Stream>,
         decoder: &Arc<BatchDecoder>,
@@ -224,13 +251,8 @@ impl Batches {
         let columns = DecodedColumns::from(decoded).with_sequences(&checked.sequences);
         let columns = columns.with_writer_schemas(&decoder.schemas);
         let checked = (stream.definition.signatures != Signatures::Refused).then_some(checked);
-        let mut pause = Pause::new();
-        loop {
-            match self.anchorer.prepare(&stream.definition, &raw, &columns).await {
-                Err(error) if error.kind() == Kind::Retry => pause.after(stream, &error).await,
-                decided => return Ok(decided.map(|prepared| Ready { prepared, checked, quarantined })),
-            }
-        }
+        let prepared = self.anchorer.prepare(&stream.definition, &raw, &columns).await;
+        Ok(prepared.map(|prepared| Ready { prepared, checked, quarantined }))
     }
 }
 
@@ -242,8 +264,7 @@ impl Pause {
         Self(PAUSE_MIN)
     }
 
-    async fn after(&mut self, stream: &Stream, error: &AnchorError) {
-        tracing::warn!(stream = stream.name(), %error, "a batch waits, and is tried again");
+    async fn pass(&mut self) {
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(PAUSE_MAX);
     }

@@ -263,6 +263,75 @@ async fn a_chain_out_of_reach_pauses_within_bounded_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_pauses_within_bounded_memory_and_nothing_is_lost() {
+    let mut stream = definition(Format::Json, &[&one_field(r#""string""#)]);
+    (stream.limits.bytes_max, stream.partitions) = (100_000, 8);
+    let city = City::new(&stream).await;
+    // A file where the folder of the segments belongs: every write fails.
+    let segments = city.world.folder().join("objects/segments");
+    std::fs::write(&segments, b"in the way").unwrap();
+    let worker = city.ingest_with(0, |config| (config.memory_bytes_max, config.seal_tasks_max) = (1 << 20, 2));
+    worker.until("all partitions are read", |all| all.len() == 8).await;
+    let mut publisher = Publisher::new(&city.kafka, &stream).unwrap();
+    let text = "x".repeat(1_000);
+    for _ in 0..4_000 {
+        publisher.send_object(serde_json::json!({ "v": text }).as_object().unwrap()).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while worker.metric("cairn_ingest_paused_partitions") < 1.0 || city.world.retries() < 10.0 {
+        assert!(Instant::now() < deadline, "never paused");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(worker.metric("cairn_ingest_held_bytes") <= f64::from(1 << 20));
+    assert!(city.world.follower.ledger().all_anchors().is_empty(), "nothing is anchored that is not stored");
+    let secrets = || walk(&city.world.folder().join("secrets")).len();
+    assert!(secrets() <= 1 + 8, "an attempt that failed leaves no secret behind: {}", secrets());
+    std::fs::remove_file(&segments).unwrap();
+    assert_eq!(city.wait_anchored(&stream).await, 4_000);
+    assert_eq!(city.audit().await, 4_000);
+    worker.running.stop().await;
+}
+
+/// All files below a folder.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// One object that cannot be stored holds up its partition and no other, however few batches are sealed at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_stored_keeps_no_other_partition_from_its_turn() {
+    let mut stream = numbers();
+    stream.partitions = 2;
+    let city = City::new(&stream).await;
+    let blocked = city.world.folder().join(format!("objects/segments/{}/0", stream.name));
+    std::fs::create_dir_all(blocked.parent().unwrap()).unwrap();
+    std::fs::write(&blocked, b"in the way").unwrap();
+    let worker = city.ingest_with(0, |config| config.seal_tasks_max = 1);
+    let producer: ThreadedProducer<DefaultProducerContext> = city.kafka.client_config().create().unwrap();
+    let send = |partition: i32, v: u64| {
+        let value = format!(r#"{{"v":{v}}}"#);
+        let record = BaseRecord::<[u8], _>::to(&stream.topic).partition(partition).payload(&value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    };
+    (0..100).for_each(|v| send(0, v));
+    producer.flush(PATIENCE).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while city.world.retries() < 2.0 {
+        assert!(Instant::now() < deadline, "the batch was never tried");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (0..100).for_each(|v| send(1, v));
+    producer.flush(PATIENCE).unwrap();
+    let one = |all: &[PartitionStatus]| all.iter().map(|place| place.anchored.0).collect::<Vec<_>>() == [0, 100];
+    worker.until("the other partition goes on", one).await;
+    std::fs::remove_file(&blocked).unwrap();
+    assert_eq!(city.wait_anchored(&stream).await, 200);
+    worker.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_short_for_many_partitions_does_not_stall_them() {
     let mut stream = definition(Format::Json, &[&one_field(r#""string""#)]);
     (stream.partitions, stream.limits.age_ms_max) = (16, 600_000);

@@ -223,6 +223,8 @@ pub(super) struct World {
     client: Client,
     folder: TempDir,
     server: JoinHandle<()>,
+    /// Metrics of the first anchorer.
+    registry: prometheus::Registry,
 }
 
 impl Drop for World {
@@ -251,16 +253,27 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let segments = SegmentStore::on_disk(&folder.path().join("objects")).unwrap();
         let secrets = SecretStore::open(&folder.path().join("secrets"), &[9; 32]).unwrap();
-        Self { node, follower, segments, secrets, client, folder, server }
+        let registry = prometheus::Registry::new();
+        Self { node, follower, segments, secrets, client, folder, server, registry }
     }
 
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
+    /// How many steps of batches were tried again.
+    pub(super) fn retries(&self) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == "cairn_anchor_retries_total");
+        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum())
+    }
+
     pub(super) fn anchorer(&self, which: u8) -> Anchorer {
         let submitter = Submitter::new(self.client.clone(), key(3 + which), self.node.genesis.tag());
-        let metrics = cairn_anchor::metrics::Metrics::register(&prometheus::Registry::new()).unwrap();
+        // One process for each in reality: only the first anchorer's first one is counted.
+        let metrics = cairn_anchor::metrics::Metrics::register(&self.registry);
+        let metrics =
+            metrics.or_else(|_| cairn_anchor::metrics::Metrics::register(&prometheus::Registry::new())).unwrap();
         let (segments, secrets) = (self.segments.clone(), self.secrets.clone());
         Anchorer::new(submitter, self.follower.clone(), segments, secrets, metrics)
             .with_patience(Duration::from_secs(5))
