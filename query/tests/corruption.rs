@@ -1,13 +1,10 @@
 //! Altered, shortened and missing objects: refused by name, and the session lives on.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 
+use crate::common::{self, City, outboard, stream};
 use cairn_query::{Answer, Engine, QueryError, QueryErrorKind};
-use common::{City, outboard, stream};
 
 /// Reads every column of every row.
 const READ_ALL: &str = "SELECT * FROM traffic.flow";

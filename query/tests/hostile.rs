@@ -1,10 +1,8 @@
 //! Statements that must never reach files, the network, the store past the catalogue, or the server's memory.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use std::time::Duration;
 
+use crate::common;
 use cairn_query::{QueryConfig, QueryErrorKind};
 
 /// Statements that would write, read files, call out, or change the server, in every spelling that the parser knows.

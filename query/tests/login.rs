@@ -1,7 +1,4 @@
 //! Who may connect: tokens of identities on the chain, over TLS, until the chain says otherwise.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use std::io;
 use std::path::Path;
@@ -11,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::common::{self, CHAIN, City, key};
 use cairn_proof::identity::SigningKey;
 use cairn_proof::login::Login;
 use cairn_proof::statement::ChainTag;
@@ -19,7 +17,6 @@ use cairn_query::{
     FixedSnapshots, QueryConfig, QueryService, Result, RunningQuery, Snapshot, SnapshotSource, TlsFiles,
     WithoutPassword,
 };
-use common::{CHAIN, City, key};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{Client, NoTls, Socket};

@@ -1,10 +1,9 @@
 //! What is planned: files ruled out before they are opened, limits and projections in the scan, counts without a read.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use arrow::array::AsArray;
 use cairn_query::Engine;
+
+use crate::common;
 
 /// The physical plan of a query, as EXPLAIN shows it.
 async fn plan(engine: &Engine, query: &str) -> String {

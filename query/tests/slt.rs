@@ -2,10 +2,8 @@
 //! of `tests/slt/signed` over a city whose devices sign.
 //!
 //! `statement error (42P01)` checks the SQLSTATE alone; `statement error 42P01.*pattern`, the message and hint too.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
 
-mod common;
-
+use crate::common;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use cairn_query::{Engine, QueryError, Session};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};

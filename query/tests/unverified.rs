@@ -1,15 +1,12 @@
 //! Statements that go on without what does not verify, or show it marked as such; and the list of what was found.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::{self, City, outboard};
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
 use cairn_query::{Answer, QueryErrorKind, Session};
-use common::{City, outboard};
 
 /// The segment of traffic.flow, partition 0, offsets 3 to 4: two of the nine rows.
 struct Broken {

@@ -1,11 +1,9 @@
 //! The Postgres port with a real driver: parameters, notices, errors, transactions, limits.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
-
-mod common;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common;
 use cairn_query::{QueryConfig, QueryService, RunningQuery, StartError, WithoutPassword};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_postgres::error::SqlState;
