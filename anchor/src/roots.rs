@@ -11,7 +11,7 @@ use cairn_proof::digest::Digest;
 use cairn_proof::statement::Anchor;
 use cairn_proof::{Offset, Partition};
 use object_store::path::Path;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The folder of all segments within the object store.
@@ -131,7 +131,7 @@ impl AnchoredObject {
 /// The registry of anchored objects, by path. Cheap to share; grows as the chain does.
 #[derive(Debug, Default)]
 pub struct Roots {
-    objects: RwLock<BTreeMap<Path, Arc<AnchoredObject>>>,
+    objects: RwLock<HashMap<Box<str>, Arc<AnchoredObject>>>,
 }
 
 impl Roots {
@@ -144,27 +144,27 @@ impl Roots {
     pub fn insert(&self, object: Arc<AnchoredObject>) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         // The first one stays: a path holds the hash of its object, so a second one can only differ by a false claim.
-        objects.entry(object.path.clone()).or_insert(object);
+        objects.entry(object.path.as_ref().into()).or_insert(object);
     }
 
     /// The object at `path`, if a finalized anchor names it.
     pub fn get(&self, path: &Path) -> Option<Arc<AnchoredObject>> {
+        self.named(path.as_ref())
+    }
+
+    /// As [`get`](Self::get), by the path's text as anchors have it.
+    pub fn named(&self, path: &str) -> Option<Arc<AnchoredObject>> {
         self.read().get(path).cloned()
     }
 
     /// All objects below `prefix` (whole path segments), in the order of their paths.
     pub fn list(&self, prefix: Option<&Path>) -> Vec<Arc<AnchoredObject>> {
         let objects = self.read();
-        match prefix {
-            None => objects.values().cloned().collect(),
-            // Paths below a prefix stand together in the map: the scan ends with the first that is no text extension.
-            Some(prefix) => objects
-                .range(prefix.clone()..)
-                .take_while(|(path, _)| path.as_ref().starts_with(prefix.as_ref()))
-                .filter(|(path, _)| path.prefix_matches(prefix))
-                .map(|(_, object)| Arc::clone(object))
-                .collect(),
-        }
+        let below = |object: &&Arc<AnchoredObject>| prefix.is_none_or(|prefix| object.path.prefix_matches(prefix));
+        let mut found: Vec<_> = objects.values().filter(below).cloned().collect();
+        drop(objects);
+        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        found
     }
 
     /// How many objects are known.
@@ -177,7 +177,7 @@ impl Roots {
         self.read().is_empty()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Path, Arc<AnchoredObject>>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Box<str>, Arc<AnchoredObject>>> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod table;
 mod unverified;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use cairn_anchor::verified::VerifiedStore;
@@ -29,6 +29,7 @@ use datafusion::error::DataFusionError;
 
 use crate::problems::Problems;
 use crate::snapshot::{IdentityAt, Snapshot, StreamAt};
+use facts::{Facts, valid_records};
 use quarantine::QuarantineTable;
 use records::RecordsTable;
 use system::{SystemKind, SystemTable};
@@ -109,7 +110,7 @@ impl HeightCatalog {
         columns: &Arc<ColumnsCache>,
         problems: &Arc<Problems>,
     ) -> Self {
-        let mut streams: BTreeMap<String, BTreeMap<String, StreamAt>> = BTreeMap::new();
+        let mut streams: BTreeMap<String, BTreeMap<String, KnownStream>> = BTreeMap::new();
         for stream in &snapshot.streams {
             let (schema, table) = stream.definition.sql_name();
             if matches!(schema, SYSTEM_SCHEMA | "pg_catalog" | "information_schema") {
@@ -117,7 +118,7 @@ impl HeightCatalog {
                 tracing::warn!(stream = %stream.definition.name, "a stream takes the name of a system schema; it has no table");
                 continue;
             }
-            streams.entry(schema.to_owned()).or_default().insert(table.to_owned(), stream.clone());
+            streams.entry(schema.to_owned()).or_default().insert(table.to_owned(), KnownStream::new(stream.clone()));
         }
         let mut names: Vec<(String, Vec<String>)> =
             streams.iter().map(|(schema, tables)| (schema.clone(), tables.keys().cloned().collect())).collect();
@@ -209,10 +210,29 @@ impl HeightCatalog {
     }
 }
 
+/// A stream, and its anchors' facts once a statement has asked for them.
+#[derive(Debug)]
+struct KnownStream {
+    stream: StreamAt,
+    facts: OnceLock<Arc<Facts>>,
+}
+
+impl KnownStream {
+    fn new(stream: StreamAt) -> Self {
+        Self { stream, facts: OnceLock::new() }
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        let facts =
+            self.facts.get_or_init(|| Arc::new(Facts::new(&self.stream.anchors, |anchor| valid_records(anchor) > 0)));
+        Arc::clone(facts)
+    }
+}
+
 /// The streams of one schema.
 #[derive(Debug)]
 struct StreamSchema {
-    tables: BTreeMap<String, StreamAt>,
+    tables: BTreeMap<String, KnownStream>,
     store: VerifiedStore,
     columns: Arc<ColumnsCache>,
     problems: Arc<Problems>,
@@ -225,12 +245,12 @@ impl SchemaProvider for StreamSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(stream) = self.tables.get(name) else {
+        let Some(known) = self.tables.get(name) else {
             return Ok(None);
         };
         Ok(Some(Arc::new(StreamTable {
-            columns: self.columns.columns(&stream.definition)?,
-            anchors: Arc::clone(&stream.anchors),
+            columns: self.columns.columns(&known.stream.definition)?,
+            facts: known.facts(),
             store: self.store.clone(),
             problems: Arc::clone(&self.problems),
         })))

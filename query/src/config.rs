@@ -43,6 +43,9 @@ pub struct QueryConfig {
     pub memory_limit_mib: u64,
     /// How much memory the cache of verified segment footers may use, in MiB.
     pub footer_cache_mib: u64,
+    /// How much memory segment bytes may use that were verified and are kept for statements that read them again, in
+    /// MiB. 0, the default, keeps none: then each read of a statement looks at the stored bytes.
+    pub verified_cache_mib: u64,
     /// How long a statement may run, in milliseconds. A client may choose a shorter time, never a longer one.
     pub statement_timeout_ms_max: u64,
     /// The length of a statement's text, in bytes.
@@ -107,6 +110,7 @@ impl Default for QueryConfig {
             connections_max: 64,
             memory_limit_mib: 1_024,
             footer_cache_mib: 128,
+            verified_cache_mib: 0,
             statement_timeout_ms_max: 300_000,
             statement_bytes_max: 1_048_576,
             message_bytes_max: 16_777_216,
@@ -180,6 +184,7 @@ impl QueryConfig {
         in_range("connections_max", self.connections_max, 1..=10_000)?;
         in_range("memory_limit_mib", self.memory_limit_mib, 16..=1_048_576)?;
         in_range("footer_cache_mib", self.footer_cache_mib, 1..=65_536)?;
+        in_range("verified_cache_mib", self.verified_cache_mib, 0..=1_048_576)?;
         in_range("statement_timeout_ms_max", self.statement_timeout_ms_max, 1..=86_400_000)?;
         in_range("statement_bytes_max", self.statement_bytes_max, 1_024..=16_777_216)?;
         in_range("message_bytes_max", self.message_bytes_max, 1_024..=1_073_741_824)?;
@@ -215,6 +220,10 @@ impl QueryConfig {
 
     pub(crate) fn footer_cache_bytes(&self) -> usize {
         usize::try_from(self.footer_cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn verified_cache_bytes(&self) -> u64 {
+        self.verified_cache_mib.saturating_mul(MIB)
     }
 
     pub(crate) fn spill_bytes_max(&self) -> u64 {

@@ -148,6 +148,7 @@ impl Engine {
     ) -> Result<Self, StartError> {
         config.check()?;
         let metrics = QueryMetrics::register(registry)?;
+        let store = store.with_cache(config.verified_cache_bytes());
         let runtime = runtime::runtime(&config, store.clone())?;
         let executor = Executor::new(config.parallelism).map_err(StartError::Threads)?;
         let base = base_context(&config, &runtime)?;

@@ -6,6 +6,9 @@
 //! | `cairn_query_seconds` | how long statements took, from parsing to the last row |
 //! | `cairn_query_rows_total` | rows handed to clients |
 //! | `cairn_query_verified_bytes_total` | segment bytes that were hashed and matched the chain |
+//! | `cairn_query_cached_bytes_total` | segment bytes that had been verified before and came out of memory |
+//! | `cairn_query_cache_bytes` | memory that verified segment bytes take |
+//! | `cairn_query_cache_evictions_total` | pieces that left that memory to make room |
 //! | `cairn_query_refused_total` | reads that were refused because bytes did not match, were missing or too short |
 //! | `cairn_query_problems` | batches that are listed in `cairn.problems` |
 //! | `cairn_query_follower_height` | the newest finalized block that statements see |
@@ -33,6 +36,11 @@ struct Inner {
     rows: IntCounter,
     verified_bytes: IntCounter,
     verified_seen: AtomicU64,
+    cached_bytes: IntCounter,
+    cached_seen: AtomicU64,
+    cache_bytes: IntGauge,
+    evictions: IntCounter,
+    evictions_seen: AtomicU64,
     refused: IntCounter,
     refused_seen: AtomicU64,
     problems: IntGauge,
@@ -74,6 +82,17 @@ impl QueryMetrics {
                 "Segment bytes that were hashed and matched the chain",
             )?,
             verified_seen: AtomicU64::new(0),
+            cached_bytes: IntCounter::new(
+                "cairn_query_cached_bytes_total",
+                "Segment bytes that had been verified before and came out of memory",
+            )?,
+            cached_seen: AtomicU64::new(0),
+            cache_bytes: IntGauge::new("cairn_query_cache_bytes", "Memory that verified segment bytes take")?,
+            evictions: IntCounter::new(
+                "cairn_query_cache_evictions_total",
+                "Pieces of verified segment bytes that left memory to make room",
+            )?,
+            evictions_seen: AtomicU64::new(0),
             refused_seen: AtomicU64::new(0),
             refused: IntCounter::new(
                 "cairn_query_refused_total",
@@ -93,6 +112,9 @@ impl QueryMetrics {
         registry.register(Box::new(inner.seconds.clone()))?;
         registry.register(Box::new(inner.rows.clone()))?;
         registry.register(Box::new(inner.verified_bytes.clone()))?;
+        registry.register(Box::new(inner.cached_bytes.clone()))?;
+        registry.register(Box::new(inner.cache_bytes.clone()))?;
+        registry.register(Box::new(inner.evictions.clone()))?;
         registry.register(Box::new(inner.refused.clone()))?;
         registry.register(Box::new(inner.problems.clone()))?;
         registry.register(Box::new(inner.follower_height.clone()))?;
@@ -113,6 +135,9 @@ impl QueryMetrics {
             counter.inc_by(now.saturating_sub(before));
         };
         take(&self.inner.verified_seen, &self.inner.verified_bytes, store.bytes_verified.get());
+        take(&self.inner.cached_seen, &self.inner.cached_bytes, store.bytes_cached.get());
+        take(&self.inner.evictions_seen, &self.inner.evictions, store.cache_evictions.get());
+        self.inner.cache_bytes.set(store.cache_bytes.get());
         take(&self.inner.refused_seen, &self.inner.refused, store.failures.get());
     }
 
@@ -136,6 +161,11 @@ impl QueryMetrics {
     /// Bytes that were hashed and matched the chain so far.
     pub fn verified_bytes(&self) -> u64 {
         self.inner.verified_bytes.get()
+    }
+
+    /// Bytes that had been verified before and came out of memory so far.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.cached_bytes.get()
     }
 
     /// Reads that were refused so far.

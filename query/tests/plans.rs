@@ -1,9 +1,8 @@
 //! What is planned: files ruled out before they are opened, limits and projections in the scan, counts without a read.
 
+use crate::common::{self, City, FLOW_V1, stream};
 use arrow::array::AsArray;
-use cairn_query::Engine;
-
-use crate::common;
+use cairn_query::{Engine, QueryConfig};
 
 /// The physical plan of a query, as EXPLAIN shows it.
 async fn plan(engine: &Engine, query: &str) -> String {
@@ -127,4 +126,58 @@ async fn explain_analyze_shows_what_was_opened_and_verified() {
     assert_ne!(found[2], "0", "{found:?}");
     assert_ne!(found[3], "0", "{found:?}");
     assert!(engine.metrics().verified_bytes() > 0);
+}
+
+/// Many batches of ten seconds each, so that opening one too many shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_by_time_opens_what_it_must_and_no_more() {
+    const SEGMENTS: u64 = 60;
+    let mut city = City::empty();
+    let flow = stream("traffic.flow", &[FLOW_V1], 2);
+    city.register(flow.clone(), 1);
+    let value = |offset: u64| format!(r#"{{"detector":"D{}","vehicles":{offset}}}"#, offset % 7);
+    for segment in 0..SEGMENTS {
+        let first = segment * 10;
+        let batch: Vec<_> = (first..first + 10).map(|offset| (offset, Ok(value(offset)))).collect();
+        city.anchor(&flow, 0, first, first + 9, &batch, 2 + segment).await;
+    }
+    for (filter, opened, rows) in [
+        ("_timestamp = '2026-01-01T00:05:05Z'", 1, 1),
+        ("_timestamp BETWEEN '2026-01-01T00:05:09Z' AND '2026-01-01T00:05:10Z'", 2, 2),
+        ("_timestamp >= '2026-01-01T00:05:10Z' AND _timestamp < '2026-01-01T00:05:20Z'", 1, 10),
+        ("_partition = 0 AND _offset = 317", 1, 1),
+        ("_offset IN (5, 595)", 2, 2),
+        ("_block = 40", 1, 10),
+        ("_timestamp = '2026-01-01T00:05:05Z' AND vehicles = 4", 1, 0),
+    ] {
+        let engine = city.engine();
+        let query = format!("SELECT vehicles FROM traffic.flow WHERE {filter}");
+        assert_eq!(engine.sql(&query, None).await.unwrap().rows(), rows, "{filter}");
+        let found = analyzed(&engine, &query, &["segments_opened", "segments_pruned"]).await;
+        assert_eq!(found, [opened.to_string(), (SEGMENTS - opened).to_string()], "{filter}");
+    }
+    for filter in ["_timestamp > '2027-01-01T00:00:00Z'", "_offset = 600", "_partition = 1", "_block = 1"] {
+        let engine = city.engine();
+        let query = format!("SELECT vehicles FROM traffic.flow WHERE {filter}");
+        assert_eq!(engine.sql(&query, None).await.unwrap().rows(), 0, "{filter}");
+        assert_eq!(engine.metrics().verified_bytes(), 0, "nothing was opened: {filter}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_of_verified_bytes_answers_again_and_does_not_change_answers() {
+    let city = common::city().await;
+    let query = "SELECT * FROM traffic.flow ORDER BY _partition, _offset";
+    let plain = city.engine().sql(query, None).await.unwrap();
+    let engine = city.engine_with(QueryConfig { verified_cache_mib: 16, ..QueryConfig::default() });
+    assert_eq!(engine.sql(query, None).await.unwrap().batches, plain.batches);
+    let verified = engine.metrics().verified_bytes();
+    assert!(verified > 0);
+    for _ in 0..3 {
+        assert_eq!(engine.sql(query, None).await.unwrap().batches, plain.batches);
+    }
+    assert_eq!(engine.metrics().verified_bytes(), verified, "the same bytes are not read again");
+    assert!(engine.metrics().cached_bytes() > 0);
+    let found = analyzed(&engine, "SELECT vehicles FROM traffic.flow WHERE _partition = 0", &["bytes_cached"]).await;
+    assert_ne!(found[0], "0");
 }

@@ -7,17 +7,21 @@
 //! ```text
 //! get_ranges(path, ranges)
 //!   anchor of the path        ── none: NotFound
+//!   bytes verified before     ── from this process's memory, if a cache is wanted (`with_cache`)
 //!   hash tree                 ── from a bounded cache, or read and folded to the anchored root
 //!   align, sort, merge        ── whole 16 KiB groups, each read once
 //!   read, hash, compare       ── one blocking task on a local disk; elsewhere requests for close ranges, then hash
 //!   slices of the buffers     ── no copy; the bytes handed out are the bytes that were hashed
 //! ```
 //!
-//! What it is not: a cache of data (a reader has its own), nor a way to write: every write is refused.
+//! What it is not: a way to write: every write is refused.
 //!
 //! Whoever caches what was read through it (DataFusion's footer cache) keys by path, size and time, not by store: give
 //! that reader a runtime of its own, or an unverified store in the same session would fill the cache for both.
 
+mod cache;
+#[cfg(test)]
+mod cache_tests;
 mod counters;
 mod disk;
 mod error;
@@ -32,6 +36,7 @@ use crate::outboard::{GROUP_BYTES, Mismatch, OBJECT_BYTES_MAX, Outboard, align, 
 use crate::roots::{AnchoredObject, Roots};
 use async_trait::async_trait;
 use bytes::Bytes;
+use cache::ByteCache;
 use chrono::{DateTime, Utc};
 use disk::Disk;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -77,6 +82,7 @@ struct Inner {
 pub struct VerifiedStore {
     inner: Arc<Inner>,
     observer: Option<Observer>,
+    cache: Option<Arc<ByteCache>>,
 }
 
 type Hear = dyn Fn(&AnchoredObject, &Work) + Send + Sync;
@@ -144,7 +150,7 @@ impl VerifiedStore {
 
     fn with_backend(backend: Backend, roots: Arc<Roots>) -> Result<Self, OpenError> {
         let (trees, counters) = (TreeCache::new(TREE_CACHE_BYTES), Counters::new()?);
-        Ok(Self { inner: Arc::new(Inner { backend, roots, trees, counters }), observer: None })
+        Ok(Self { inner: Arc::new(Inner { backend, roots, trees, counters }), observer: None, cache: None })
     }
 
     /// The registry that it reads by.
@@ -160,18 +166,30 @@ impl VerifiedStore {
     /// The same store, whose reads `observer` hears of besides the counters.
     #[must_use]
     pub fn observed_by(&self, observer: Observer) -> Self {
-        Self { inner: Arc::clone(&self.inner), observer: Some(observer) }
+        Self { observer: Some(observer), ..self.clone() }
     }
 
-    /// Reads an object from its first byte to its last and checks all of it; nothing is kept.
+    /// The same store, keeping up to `bytes_max` of verified bytes in memory for readers that come back for them.
+    ///
+    /// Clones share what is kept. With 0 nothing is. A range that is kept is answered without a look at the stored
+    /// object: what is done to it afterwards shows when other ranges of it are read, and in [`Self::check_whole`].
+    #[must_use]
+    pub fn with_cache(self, bytes_max: u64) -> Self {
+        let Counters { cache_bytes, cache_evictions, .. } = &self.inner.counters;
+        let cache =
+            (bytes_max > 0).then(|| Arc::new(ByteCache::new(bytes_max, cache_bytes.clone(), cache_evictions.clone())));
+        Self { cache, ..self }
+    }
+
+    /// Reads an object from its first byte to its last and checks all of it, as it is stored now; nothing is kept.
     ///
     /// # Errors
     /// [`VerifyError`], at the first part that does not verify.
     pub async fn check_whole(&self, object: &Arc<AnchoredObject>) -> Result<(), VerifyError> {
-        let mut at = 0;
+        let (stored, mut at) = (Self { cache: None, ..self.clone() }, 0);
         loop {
             let end = (at + PIECE_BYTES).min(object.size);
-            self.read(object, std::slice::from_ref(&(at..end))).await?;
+            stored.read(object, std::slice::from_ref(&(at..end))).await?;
             at = end;
             if at >= object.size {
                 return Ok(());
@@ -234,14 +252,40 @@ impl VerifiedStore {
             let fault = Fault::Range { start: range.start, end: range.end, size };
             return Err(VerifyError::new(object, Part::Segment, fault));
         }
-        let merged = merge(ranges, size);
-        let (buffers, work) = self.read_merged(object, merged.clone()).await;
+        let known = match &self.cache {
+            Some(cache) => cache.get(object, ranges),
+            None => vec![None; ranges.len()],
+        };
+        let bytes_cached = known.iter().flatten().map(|bytes| bytes.len() as u64).sum();
+        let missing: Vec<_> =
+            ranges.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(range, _)| range.clone()).collect();
+        let merged = merge(&missing, size);
+        // A read of no bytes still asks for the object's tree, unless all that was asked for is here.
+        let (buffers, work) = match missing.is_empty() && !ranges.is_empty() {
+            true => (Ok(Vec::new()), Work::default()),
+            false => self.read_merged(object, merged.clone()).await,
+        };
+        let work = Work { bytes_cached, ..work };
         self.inner.counters.add(&work);
         if let Some(Observer(hear)) = &self.observer {
             hear(object, &work);
         }
         let buffers = buffers?;
-        Ok(ranges.iter().map(|range| slice(range, &merged, &buffers)).collect())
+        self.keep(object, &merged, &buffers);
+        let fetched = |range: &Range<u64>| slice(range, &merged, &buffers);
+        Ok(ranges.iter().zip(known).map(|(range, known)| known.unwrap_or_else(|| fetched(range))).collect())
+    }
+
+    /// Puts what was just verified into the cache, if there is one.
+    fn keep(&self, object: &AnchoredObject, merged: &[Range<u64>], buffers: &[Bytes]) {
+        let Some(cache) = &self.cache else { return };
+        for (range, buffer) in merged.iter().zip(buffers) {
+            match &self.inner.backend {
+                Backend::Disk(_) => cache.insert(object, range.start, buffer),
+                // What another store hands over may be a small part of a large buffer: keep what is counted, no more.
+                Backend::Remote(_) => cache.insert(object, range.start, &Bytes::copy_from_slice(buffer)),
+            }
+        }
     }
 
     async fn read_merged(

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-const GROUP: usize = GROUP_BYTES as usize;
+pub(super) const GROUP: usize = GROUP_BYTES as usize;
 
 fn bytes(length: usize, seed: u32) -> Vec<u8> {
     (0..length).map(|i| (i as u32 ^ seed).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
@@ -34,7 +34,7 @@ fn anchored(data: &[u8]) -> (Arc<AnchoredObject>, Vec<u8>) {
 }
 
 /// One range, as the reading methods take several.
-fn ranges(range: Range<u64>) -> Vec<Range<u64>> {
+pub(super) fn ranges(range: Range<u64>) -> Vec<Range<u64>> {
     std::iter::once(range).collect()
 }
 
@@ -45,17 +45,17 @@ fn mismatch(fault: &Fault) -> Option<&Mismatch> {
     }
 }
 
-struct Fixture {
+pub(super) struct Fixture {
     folder: TempDir,
-    object: Arc<AnchoredObject>,
-    data: Vec<u8>,
+    pub(super) object: Arc<AnchoredObject>,
+    pub(super) data: Vec<u8>,
     memory: Arc<InMemory>,
     /// The same object on disk and in memory.
-    stores: [VerifiedStore; 2],
+    pub(super) stores: [VerifiedStore; 2],
 }
 
 impl Fixture {
-    async fn new(length: usize) -> Self {
+    pub(super) async fn new(length: usize) -> Self {
         let data = bytes(length, 1);
         let (object, tree) = anchored(&data);
         let roots = Arc::new(Roots::new());
@@ -81,7 +81,7 @@ impl Fixture {
         self.folder.path().join(self.path(part).as_ref())
     }
 
-    async fn put(&self, part: Part, data: &[u8]) {
+    pub(super) async fn put(&self, part: Part, data: &[u8]) {
         std::fs::create_dir_all(self.file(part).parent().unwrap()).unwrap();
         std::fs::write(self.file(part), data).unwrap();
         self.memory.put(&self.path(part), data.to_vec().into()).await.unwrap();

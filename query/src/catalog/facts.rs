@@ -102,55 +102,105 @@ pub(crate) fn decided_by_facts(filter: &Expr) -> bool {
     walked.is_ok() && decided && columns > 0
 }
 
-/// The anchors whose segments may hold rows that pass `filters`, in the order of partition and offset.
-///
-/// Filters that [`decided_by_facts`] accepts are applied exactly.
-pub(crate) fn select(
-    state: &dyn Session,
-    table: &SchemaRef,
-    anchors: &[Arc<AnchorEntry>],
-    filters: &[Expr],
-) -> Result<Vec<Arc<AnchorEntry>>> {
-    let (exact, bounded): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(decided_by_facts);
-    let mut kept: Vec<Arc<AnchorEntry>> = anchors.to_vec();
-    if let Some(filter) = conjunction(exact) {
-        let mask = decide(state, filter, &kept)?;
-        let mut at = 0..;
-        kept.retain(|_| at.next().is_some_and(|at| mask.is_valid(at) && mask.value(at)));
-    }
-    let bounded: Vec<Expr> = bounded.into_iter().filter(bounded_by_facts).collect();
-    if let Some(filter) = conjunction(bounded) {
-        let schema = DFSchema::try_from(Arc::clone(table))?;
-        let filter = state.create_physical_expr(filter, &schema)?;
-        // A filter that pruning cannot use rules nothing out; rows are filtered later in any case.
-        if let Some(predicate) = PruningPredicateBuilder::new().with_file_schema(Arc::clone(table)).build(filter) {
-            let mask = predicate.prune(&AnchorFacts(&kept))?;
-            let mut mask = mask.into_iter();
-            kept.retain(|_| mask.next().unwrap_or(true));
+/// What the anchors of a table say about their segments, in columns: filters are decided over all of them at once, and
+/// only the anchors that are left are looked at. Made once a height, since 100,000 anchors lie all over memory.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// In the order of partition and offset.
+    entries: Vec<Arc<AnchorEntry>>,
+    /// How many anchors there were, those that hold no row of the table included.
+    known: usize,
+    partitions: ArrayRef,
+    blocks: ArrayRef,
+    first: ArrayRef,
+    last: ArrayRef,
+    earliest: ArrayRef,
+    latest: ArrayRef,
+    records: ArrayRef,
+    nulls: ArrayRef,
+}
+
+impl Facts {
+    /// Of those `anchors` that have rows of the table.
+    pub(crate) fn new(anchors: &[Arc<AnchorEntry>], has_rows: impl Fn(&Anchor) -> bool) -> Self {
+        let mut entries: Vec<_> = anchors.iter().filter(|entry| has_rows(&entry.anchor)).cloned().collect();
+        entries.sort_by_key(|entry| (entry.anchor.partition, entry.anchor.first));
+        let offsets = |of: fn(&Anchor) -> Offset| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| signed(of(&entry.anchor).0))))
+        };
+        let times = |of: fn(&Anchor) -> i64| -> ArrayRef {
+            let times = TimestampMillisecondArray::from_iter_values(entries.iter().map(|entry| of(&entry.anchor)));
+            Arc::new(times.with_timezone(UTC))
+        };
+        let partitions = Int32Array::from_iter_values(entries.iter().map(|entry| signed32(entry.anchor.partition.0)));
+        let blocks = Int64Array::from_iter_values(entries.iter().map(|entry| signed(entry.height.0)));
+        Self {
+            known: anchors.len(),
+            partitions: Arc::new(partitions),
+            blocks: Arc::new(blocks),
+            first: offsets(|anchor| anchor.first),
+            last: offsets(|anchor| anchor.last),
+            earliest: times(|anchor| anchor.timestamp_min_ms),
+            latest: times(|anchor| anchor.timestamp_max_ms),
+            records: Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.anchor.count))),
+            nulls: Arc::new(UInt64Array::from(vec![0_u64; entries.len()])),
+            entries,
         }
     }
-    kept.sort_unstable_by_key(|entry| (entry.anchor.partition, entry.anchor.first));
-    Ok(kept)
+
+    /// How many anchors there were, those that hold no row of the table included.
+    pub(crate) fn known(&self) -> usize {
+        self.known
+    }
+
+    /// The anchors whose segments may hold rows that pass `filters`, in the order of partition and offset.
+    ///
+    /// Filters that [`decided_by_facts`] accepts are applied exactly.
+    pub(crate) fn select(
+        &self,
+        state: &dyn Session,
+        table: &SchemaRef,
+        filters: &[Expr],
+    ) -> Result<Vec<Arc<AnchorEntry>>> {
+        let (exact, bounded): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(decided_by_facts);
+        let exact = conjunction(exact).map(|filter| self.decide(state, filter)).transpose()?;
+        let bounded: Vec<Expr> = bounded.into_iter().filter(bounded_by_facts).collect();
+        let bounded = match conjunction(bounded) {
+            Some(filter) => self.prune(state, table, filter)?,
+            None => None,
+        };
+        let decided = |at: usize| exact.as_ref().is_none_or(|mask| mask.is_valid(at) && mask.value(at));
+        let within = |at: usize| bounded.as_ref().is_none_or(|mask| mask.get(at).copied().unwrap_or(true));
+        let kept = self.entries.iter().enumerate().filter(|(at, _)| decided(*at) && within(*at));
+        Ok(kept.map(|(_, entry)| Arc::clone(entry)).collect())
+    }
+
+    /// Evaluates a filter over `_partition` and `_block` for each anchor.
+    ///
+    /// An evaluation that fails (an overflow, say) fails the statement, as it would for each row of the segment.
+    fn decide(&self, state: &dyn Session, filter: Expr) -> Result<BooleanArray> {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            Field::new(PARTITION, DataType::Int32, false),
+            Field::new(BLOCK, DataType::Int64, false),
+        ]));
+        let filter = state.create_physical_expr(unqualified(filter)?, &DFSchema::try_from(Arc::clone(&schema))?)?;
+        let batch = RecordBatch::try_new(schema, vec![Arc::clone(&self.partitions), Arc::clone(&self.blocks)])?;
+        let decided = filter.evaluate(&batch)?.into_array(self.entries.len())?;
+        Ok(as_boolean_array(&decided)?.clone())
+    }
+
+    /// Which segments a filter cannot rule out; none, if it is not one that pruning can use. Rows are filtered later.
+    fn prune(&self, state: &dyn Session, table: &SchemaRef, filter: Expr) -> Result<Option<Vec<bool>>> {
+        let schema = DFSchema::try_from(Arc::clone(table))?;
+        let filter = state.create_physical_expr(filter, &schema)?;
+        let predicate = PruningPredicateBuilder::new().with_file_schema(Arc::clone(table)).build(filter);
+        predicate.map(|predicate| predicate.prune(self)).transpose()
+    }
 }
 
 fn bounded_by_facts(filter: &Expr) -> bool {
     let facts: BTreeSet<&str> = BTreeSet::from([PARTITION, OFFSET, TIMESTAMP, BLOCK]);
     filter.column_refs().iter().any(|column| facts.contains(column.name.as_str()))
-}
-
-/// Evaluates a filter over `_partition` and `_block` for each anchor.
-///
-/// An evaluation that fails (an overflow, say) fails the statement, as it would for each row of the segment.
-fn decide(state: &dyn Session, filter: Expr, anchors: &[Arc<AnchorEntry>]) -> Result<BooleanArray> {
-    let schema: SchemaRef = Arc::new(Schema::new(vec![
-        Field::new(PARTITION, DataType::Int32, false),
-        Field::new(BLOCK, DataType::Int64, false),
-    ]));
-    let filter = state.create_physical_expr(unqualified(filter)?, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let columns: Vec<ArrayRef> = vec![partitions(anchors), blocks(anchors)];
-    let batch = RecordBatch::try_new(schema, columns)?;
-    let decided = filter.evaluate(&batch)?.into_array(anchors.len())?;
-    Ok(as_boolean_array(&decided)?.clone())
 }
 
 fn unqualified(filter: Expr) -> Result<Expr> {
@@ -164,60 +214,37 @@ fn unqualified(filter: Expr) -> Result<Expr> {
         .data)
 }
 
-fn partitions(anchors: &[Arc<AnchorEntry>]) -> ArrayRef {
-    Arc::new(Int32Array::from_iter_values(anchors.iter().map(|entry| signed32(entry.anchor.partition.0))))
-}
-
-fn blocks(anchors: &[Arc<AnchorEntry>]) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(anchors.iter().map(|entry| signed(entry.height.0))))
-}
-
-/// The facts of a list of anchors, one container each.
-struct AnchorFacts<'a>(&'a [Arc<AnchorEntry>]);
-
-impl AnchorFacts<'_> {
-    fn offsets(&self, of: impl Fn(&Anchor) -> Offset) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(self.0.iter().map(|entry| signed(of(&entry.anchor).0))))
-    }
-
-    fn times(&self, of: impl Fn(&Anchor) -> i64) -> ArrayRef {
-        let times = TimestampMillisecondArray::from_iter_values(self.0.iter().map(|entry| of(&entry.anchor)));
-        Arc::new(times.with_timezone(UTC))
-    }
-}
-
-impl PruningStatistics for AnchorFacts<'_> {
+impl PruningStatistics for Facts {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         match column.name.as_str() {
-            PARTITION => Some(partitions(self.0)),
-            BLOCK => Some(blocks(self.0)),
-            OFFSET => Some(self.offsets(|anchor| anchor.first)),
-            TIMESTAMP => Some(self.times(|anchor| anchor.timestamp_min_ms)),
+            PARTITION => Some(Arc::clone(&self.partitions)),
+            BLOCK => Some(Arc::clone(&self.blocks)),
+            OFFSET => Some(Arc::clone(&self.first)),
+            TIMESTAMP => Some(Arc::clone(&self.earliest)),
             _ => None,
         }
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
         match column.name.as_str() {
-            PARTITION => Some(partitions(self.0)),
-            BLOCK => Some(blocks(self.0)),
-            OFFSET => Some(self.offsets(|anchor| anchor.last)),
-            TIMESTAMP => Some(self.times(|anchor| anchor.timestamp_max_ms)),
+            PARTITION => Some(Arc::clone(&self.partitions)),
+            BLOCK => Some(Arc::clone(&self.blocks)),
+            OFFSET => Some(Arc::clone(&self.last)),
+            TIMESTAMP => Some(Arc::clone(&self.latest)),
             _ => None,
         }
     }
 
     fn num_containers(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        matches!(column.name.as_str(), PARTITION | BLOCK | OFFSET | TIMESTAMP)
-            .then(|| Arc::new(UInt64Array::from(vec![0_u64; self.0.len()])) as ArrayRef)
+        matches!(column.name.as_str(), PARTITION | BLOCK | OFFSET | TIMESTAMP).then(|| Arc::clone(&self.nulls))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(UInt64Array::from_iter_values(self.0.iter().map(|entry| entry.anchor.count))))
+        Some(Arc::clone(&self.records))
     }
 
     fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {

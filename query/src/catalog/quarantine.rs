@@ -36,8 +36,8 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::checked::sort_out;
-use super::facts::{BLOCK, select, signed, signed32};
-use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+use super::facts::{BLOCK, Facts, signed, signed32};
+use super::segments::{Bounds, SegmentFile, SegmentScan};
 use crate::problems::Problems;
 use crate::scope::{OnUnverified, StatementScope};
 
@@ -153,9 +153,9 @@ impl TableProvider for QuarantineTable {
             None => (0..TABLE.len()).collect(),
         };
         let output = project_schema(&self.table, Some(&wanted))?;
-        let mut entries = select(state, &self.facts, &self.anchors, &about_facts(&TABLE, filters)?)?;
-        entries.retain(|entry| entry.anchor.quarantined > 0);
-        let pruned = self.anchors.len().saturating_sub(entries.len());
+        let facts = Facts::new(&self.anchors, |anchor| anchor.quarantined > 0);
+        let mut entries = facts.select(state, &self.facts, &about_facts(&TABLE, filters)?)?;
+        let pruned = facts.known().saturating_sub(entries.len());
         let scope = StatementScope::of(state);
         if scope.on_unverified != OnUnverified::Refuse {
             // There is no column to flag a row with: what does not verify is left out in both modes.
@@ -165,21 +165,18 @@ impl TableProvider for QuarantineTable {
             }
             entries = sorted.sound;
         }
-        let files: Vec<SegmentFile> = entries
-            .into_iter()
-            .map(|entry| SegmentFile {
-                constants: vec![
-                    ScalarValue::Utf8(Some(entry.anchor.stream.clone())),
-                    ScalarValue::Int32(Some(signed32(entry.anchor.partition.0))),
-                    ScalarValue::Int64(Some(signed(entry.height.0))),
-                ],
-                entry,
-            })
-            .collect();
+        let file = |entry: Arc<AnchorEntry>| {
+            let constants = vec![
+                ScalarValue::Utf8(Some(entry.anchor.stream.clone())),
+                ScalarValue::Int32(Some(signed32(entry.anchor.partition.0))),
+                ScalarValue::Int64(Some(signed(entry.height.0))),
+            ];
+            SegmentFile::new(&self.store, constants, entry)
+        };
+        let files = entries.into_iter().map(file).collect::<Result<Vec<_>>>()?;
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(output)));
         }
-        refuse_foreign(&self.store, &files)?;
         let mut columns: Vec<usize> = wanted.iter().map(|column| place(TABLE[*column].1)).collect();
         columns.push(place(ERROR));
         let scan = SegmentScan {

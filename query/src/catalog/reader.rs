@@ -10,6 +10,7 @@
 //! | `segments_opened` | segments that were opened |
 //! | `segments_pruned` | segments that the anchors' facts ruled out before any was opened ([`super::segments`]) |
 //! | `bytes_verified`, `groups_verified` | bytes, and chunk groups of 16 KiB, that were read and matched the chain |
+//! | `bytes_cached` | bytes that had been verified before and came out of memory |
 //! | `trees_verified` | hash trees that were read and matched the chain; the others were in memory |
 //! | `time_verifying` | time spent hashing and comparing |
 
@@ -61,6 +62,7 @@ struct Shown {
     bytes: Count,
     groups: Count,
     trees: Count,
+    cached: Count,
     time: Time,
 }
 
@@ -71,6 +73,7 @@ impl Shown {
             bytes: counter("bytes_verified"),
             groups: counter("groups_verified"),
             trees: counter("trees_verified"),
+            cached: counter("bytes_cached"),
             time: MetricBuilder::new(metrics).subset_time("time_verifying", partition),
         }
     }
@@ -80,6 +83,7 @@ impl Shown {
         self.bytes.add(count(work.bytes_verified));
         self.groups.add(count(work.groups_verified));
         self.trees.add(count(work.trees_loaded));
+        self.cached.add(count(work.bytes_cached));
         self.time.add_duration(Duration::from_nanos(work.hash_nanoseconds));
     }
 }

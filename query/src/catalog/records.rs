@@ -43,9 +43,9 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::checked::sort_out;
-use super::facts::{BLOCK, select, signed, signed32};
+use super::facts::{BLOCK, Facts, signed, signed32};
 use super::quarantine::about_facts;
-use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+use super::segments::{Bounds, SegmentFile, SegmentScan};
 use crate::problems::Problems;
 use crate::scope::{OnUnverified, StatementScope};
 use crate::snapshot::Snapshot;
@@ -126,8 +126,8 @@ impl RecordsTable {
         let streams = self.snapshot.streams.iter().filter(|stream| wanted(&stream.definition.name));
         let anchors: Vec<_> = streams.flat_map(|stream| stream.anchors.iter().cloned()).collect();
         let all: usize = self.snapshot.streams.iter().map(|stream| stream.anchors.len()).sum();
-        let mut entries = select(state, &self.facts, &anchors, &about_facts(&TABLE, filters)?)?;
-        entries.retain(|entry| entry.anchor.count > 0);
+        let facts = Facts::new(&anchors, |anchor| anchor.count > 0);
+        let entries = facts.select(state, &self.facts, &about_facts(&TABLE, filters)?)?;
         let pruned = all.saturating_sub(entries.len());
         Ok((entries, pruned))
     }
@@ -228,12 +228,11 @@ impl TableProvider for RecordsTable {
             }
             entries = sorted.sound;
         }
-        let files: Vec<SegmentFile> =
-            entries.into_iter().map(|entry| SegmentFile { constants: constants(&entry), entry }).collect();
+        let file = |entry: Arc<AnchorEntry>| SegmentFile::new(&self.store, constants(&entry), entry);
+        let files = entries.into_iter().map(file).collect::<Result<Vec<_>>>()?;
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(output)));
         }
-        refuse_foreign(&self.store, &files)?;
         let mut columns: Vec<usize> = wanted.iter().map(|column| place(TABLE[*column].1)).collect();
         columns.sort_unstable();
         columns.dedup();

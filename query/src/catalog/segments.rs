@@ -26,7 +26,6 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use object_store::ObjectMeta;
-use object_store::path::Path;
 
 use super::facts::{record_offsets, signed, valid_records};
 use super::reader::SegmentReaders;
@@ -38,8 +37,33 @@ const FILE_STATISTICS_MAX: usize = 65_536;
 /// One segment to read, and the constants that its rows get.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentFile {
-    pub(crate) entry: Arc<AnchorEntry>,
-    pub(crate) constants: Vec<ScalarValue>,
+    entry: Arc<AnchorEntry>,
+    object: Arc<AnchoredObject>,
+    constants: Vec<ScalarValue>,
+}
+
+impl SegmentFile {
+    /// The segment of a batch.
+    ///
+    /// # Errors
+    /// Its anchor was not taken by the verified store: it names an object that is not the batch's own.
+    pub(crate) fn new(store: &VerifiedStore, constants: Vec<ScalarValue>, entry: Arc<AnchorEntry>) -> Result<Self> {
+        let object =
+            own_object(store, &entry.anchor).map_err(|foreign| DataFusionError::External(Box::new(foreign)))?;
+        Ok(Self { entry, object, constants })
+    }
+
+    /// What the scan is told about the file: the anchor's facts, as the verified store itself tells them.
+    fn meta(&self) -> ObjectMeta {
+        let changed = DateTime::<Utc>::from_timestamp_millis(self.object.last_modified_ms);
+        ObjectMeta {
+            location: self.object.path.clone(),
+            last_modified: changed.unwrap_or(DateTime::<Utc>::MAX_UTC),
+            size: self.object.size,
+            e_tag: None,
+            version: None,
+        }
+    }
 }
 
 /// A scan over segments.
@@ -87,8 +111,7 @@ impl SegmentScan<'_> {
         let per_file = self.files.len().saturating_mul(columns) <= FILE_STATISTICS_MAX;
         let mut files = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            let mut planned =
-                PartitionedFile::new_from_meta(object_meta(&file.entry)).with_partition_values(file.constants.clone());
+            let mut planned = PartitionedFile::new_from_meta(file.meta()).with_partition_values(file.constants.clone());
             if per_file {
                 planned = planned.with_statistics(Arc::new(self.file_statistics(&file.entry)));
             }
@@ -172,36 +195,12 @@ fn known(least: Option<ScalarValue>, greatest: Option<ScalarValue>, exact: bool)
     statistics
 }
 
-/// What the scan is told about a file: the anchor's facts, as the verified store itself tells them.
-fn object_meta(entry: &AnchorEntry) -> ObjectMeta {
-    let changed = i64::try_from(entry.block_timestamp_ms)
-        .ok()
-        .and_then(DateTime::<Utc>::from_timestamp_millis)
-        .unwrap_or(DateTime::<Utc>::MAX_UTC);
-    ObjectMeta {
-        location: Path::from(entry.anchor.segment.path.as_str()),
-        last_modified: changed,
-        size: entry.anchor.segment.size,
-        e_tag: None,
-        version: None,
-    }
-}
-
-/// Fails for the first segment whose anchor the verified store did not take: it names an object that is not its own.
-pub(crate) fn refuse_foreign(store: &VerifiedStore, files: &[SegmentFile]) -> Result<()> {
-    match files.iter().find_map(|file| own_object(store, &file.entry.anchor).err()) {
-        Some(foreign) => Err(DataFusionError::External(Box::new(foreign))),
-        None => Ok(()),
-    }
-}
-
 /// The object that an anchor names, if it is the batch's own.
 pub(crate) fn own_object(store: &VerifiedStore, anchor: &Anchor) -> Result<Arc<AnchoredObject>, ForeignSegment> {
-    let path = Path::from(anchor.segment.path.as_str());
     let own = |object: &Arc<AnchoredObject>| {
         object.blake3 == anchor.segment.blake3 && object.size == anchor.segment.size && object.stream == anchor.stream
     };
-    store.roots().get(&path).filter(own).ok_or_else(|| ForeignSegment {
+    store.roots().named(&anchor.segment.path).filter(own).ok_or_else(|| ForeignSegment {
         stream: anchor.stream.clone(),
         partition: anchor.partition.0,
         first: anchor.first.0,

@@ -40,8 +40,8 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 
 use super::checked::{Sorted, sort_out};
-use super::facts::{BLOCK, decided_by_facts, select, signed, signed32, valid_records};
-use super::segments::{Bounds, SegmentFile, SegmentScan, refuse_foreign};
+use super::facts::{BLOCK, Facts, decided_by_facts, signed, signed32, valid_records};
+use super::segments::{Bounds, SegmentFile, SegmentScan};
 use super::unverified::{readable, with_constants};
 use crate::problems::{Problem, Problems};
 use crate::scope::{OnUnverified, StatementScope};
@@ -92,7 +92,7 @@ impl StreamColumns {
 #[derive(Debug)]
 pub(crate) struct StreamTable {
     pub(crate) columns: Arc<StreamColumns>,
-    pub(crate) anchors: Arc<[Arc<AnchorEntry>]>,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) store: VerifiedStore,
     pub(crate) problems: Arc<Problems>,
 }
@@ -116,9 +116,8 @@ struct Asked<'a> {
 
 impl StreamTable {
     fn scan_of(&self, asked: Asked<'_>, entries: Vec<Arc<AnchorEntry>>, exact: bool) -> Result<Arc<dyn ExecutionPlan>> {
-        let files: Vec<SegmentFile> =
-            entries.into_iter().map(|entry| SegmentFile { constants: constants(&entry, true), entry }).collect();
-        refuse_foreign(&self.store, &files)?;
+        let file = |entry: Arc<AnchorEntry>| SegmentFile::new(&self.store, constants(&entry, true), entry);
+        let files = entries.into_iter().map(file).collect::<Result<Vec<_>>>()?;
         let (offset, timestamp) = self.columns.bounds;
         SegmentScan {
             schema: &self.columns.scan,
@@ -231,10 +230,9 @@ impl TableProvider for StreamTable {
         };
         let output = project_schema(&self.columns.table, Some(&wanted))?;
         let places: Vec<usize> = wanted.iter().map(|column| self.columns.place[*column]).collect();
-        let mut entries = select(state, &self.columns.table, &self.anchors, filters)?;
-        entries.retain(|entry| valid_records(&entry.anchor) > 0);
+        let entries = self.facts.select(state, &self.columns.table, filters)?;
         let limit = limit.filter(|_| filters.iter().all(decided_by_facts));
-        let pruned = self.anchors.len().saturating_sub(entries.len());
+        let pruned = self.facts.known().saturating_sub(entries.len());
         let scope = StatementScope::of(state);
         let Sorted { mut sound, broken } = match scope.on_unverified {
             OnUnverified::Refuse => Sorted { sound: entries, broken: Vec::new() },
