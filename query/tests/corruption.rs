@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::common::{self, City, outboard, stream};
-use cairn_query::{Answer, Engine, QueryError, QueryErrorKind};
+use cairn_query::{Answer, Engine, QueryConfig, QueryError, QueryErrorKind};
 
 /// Reads every column of every row.
 const READ_ALL: &str = "SELECT * FROM traffic.flow";
@@ -175,4 +177,89 @@ async fn verified_bytes_are_counted() {
     assert!(engine.metrics().verified_bytes() > 0);
     assert_eq!(engine.metrics().refused(), 0);
     assert_eq!(engine.metrics().statements("ok"), 1);
+}
+
+/// Queries go on while bits of the segments that they read are flipped, put right and flipped again. Each answer is
+/// either the right rows or an error that says what does not verify; with the cache of verified bytes, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_wrong_row_leaves_while_bits_are_flipped() {
+    const QUERIES: [&str; 3] = [
+        "SELECT * FROM traffic.flow ORDER BY _partition, _offset",
+        "SELECT detector, sum(vehicles), avg(speed_kmh) FROM traffic.flow GROUP BY detector ORDER BY detector",
+        "SELECT meter['id'], watt_hours, flags FROM energy.meter_reading ORDER BY _offset",
+    ];
+    const ROUNDS: usize = 40;
+    let city = common::city().await;
+    let mut expected = Vec::new();
+    for query in QUERIES {
+        expected.push(city.engine().sql(query, None).await.unwrap().batches);
+    }
+    let files: Vec<_> = city
+        .entries()
+        .iter()
+        .map(|entry| city.folder.path().join("objects").join(&entry.anchor.segment.path))
+        .flat_map(|segment| [outboard(&segment), segment])
+        .map(|file| (fs::read(&file).unwrap(), file))
+        .filter(|(sound, _)| !sound.is_empty())
+        .collect();
+    let (right, refused, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    // The files as one writer leaves them; readers take whatever they meet.
+    let flips = std::thread::scope(|scope| {
+        let runtime = tokio::runtime::Handle::current();
+        for reader in 0..3 {
+            let (city, expected, stop, right, refused, runtime) =
+                (&city, &expected, &stop, &right, &refused, runtime.clone());
+            scope.spawn(move || {
+                runtime.block_on(async {
+                    for round in 0.. {
+                        // A new engine now and then: what an old one keeps in memory was verified and is not read again.
+                        let cache = u64::from(reader == 0);
+                        let config = QueryConfig { verified_cache_mib: cache, ..QueryConfig::default() };
+                        let engine = city.engine_with(config);
+                        for (query, expected) in QUERIES.iter().zip(expected) {
+                            match engine.sql(query, None).await {
+                                Ok(answer) => {
+                                    assert_eq!(&answer.batches, expected, "a wrong row left: {query}");
+                                    right.fetch_add(1, Ordering::Relaxed);
+                                }
+                                Err(error) => {
+                                    let told = [QueryErrorKind::Corrupted, QueryErrorKind::Unavailable];
+                                    assert!(told.contains(&error.kind), "{query}: {error}");
+                                    refused.fetch_add(1, Ordering::Relaxed);
+                                }
+                            }
+                        }
+                        if stop.load(Ordering::Relaxed) && round > 2 {
+                            break;
+                        }
+                    }
+                });
+            });
+        }
+        let mut flips = 0;
+        for round in 0..ROUNDS {
+            for (at, (sound, file)) in files.iter().enumerate() {
+                if (round + at) % 3 != 0 {
+                    continue;
+                }
+                let mut altered = sound.clone();
+                let bit = (round * 7_919 + at * 104_729) % (altered.len() * 8);
+                altered[bit / 8] ^= 1 << (bit % 8);
+                fs::write(file, &altered).unwrap();
+                flips += 1;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            for (sound, file) in &files {
+                fs::write(file, sound).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+        flips
+    });
+    let (right, refused) = (right.into_inner(), refused.into_inner());
+    assert!(flips > 0 && right > 0 && refused > 0, "{flips} bits flipped: {right} answers, {refused} refusals");
+    for (query, expected) in QUERIES.iter().zip(&expected) {
+        assert_eq!(&city.engine().sql(query, None).await.unwrap().batches, expected, "put right: {query}");
+    }
 }
