@@ -2,7 +2,7 @@
 //!
 //! Reading the file it comes from is the command line's job; this module only knows the values.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,7 +75,46 @@ pub struct QueryConfig {
     pub tls: Option<TlsFiles>,
 }
 
-/// PEM files that the Postgres port is served with over TLS.
+/// The Flight SQL port. Who may connect, TLS and all limits are those of the [`QueryConfig`] beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlightConfig {
+    /// Where it listens. Only a loopback address, unless `allow_remote_clients`. Port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// How many calls one connection may have open at once.
+    #[serde(default = "calls_max")]
+    pub calls_max: u32,
+}
+
+fn calls_max() -> u32 {
+    64
+}
+
+impl FlightConfig {
+    /// A Flight SQL port with the default limits.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self { listen, calls_max: calls_max() }
+    }
+
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// Names the first key that is out of range, its value and the range.
+    pub fn check(&self, query: &QueryConfig) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !query.allow_remote_clients {
+            return Err(ConfigError {
+                key: "listen",
+                value: self.listen.to_string(),
+                allowed: "the Flight SQL port listens on a loopback address (127.0.0.1 or ::1) unless \
+                          allow_remote_clients = true under [query.postgres]"
+                    .to_owned(),
+            });
+        }
+        in_range("calls_max", self.calls_max, 1..=1_000)
+    }
+}
+
+/// PEM files that the ports are served with over TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
@@ -255,6 +294,16 @@ mod tests {
         assert_eq!(error.key, "host");
         let wanted = QueryConfig { allow_remote_clients: true, ..remote };
         assert_eq!(wanted.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_remote_flight_port_needs_to_be_wanted_too() {
+        let flight = FlightConfig::new("0.0.0.0:0".parse().expect("an address"));
+        let error = flight.check(&QueryConfig::default()).expect_err("0.0.0.0 is not loopback");
+        assert_eq!(error.key, "listen");
+        let wanted = QueryConfig { allow_remote_clients: true, ..QueryConfig::default() };
+        assert_eq!(flight.check(&wanted), Ok(()));
+        assert!(FlightConfig { calls_max: 0, ..flight }.check(&wanted).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use prometheus::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::auth::Principal;
 use crate::catalog::{CATALOG, ColumnsCache, DEFAULT_SCHEMA, HeightCatalog};
 use crate::config::{ConfigError, QueryConfig};
 use crate::error::{QueryError, Result};
@@ -39,7 +40,6 @@ use crate::session::Session;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::statement::StatementParser;
 use crate::structs::MaskNullRecords;
-use crate::wire::auth::Principal;
 
 /// How many heights' catalogues are kept for statements that come back to them.
 const CATALOGS_KEPT: usize = 8;
@@ -59,7 +59,7 @@ pub enum StartError {
     /// DataFusion could not be set up.
     #[error("the query engine cannot be set up: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
-    /// The certificate or the key of the Postgres port cannot be used.
+    /// The certificate or the key of the ports cannot be used.
     #[error("query: TLS file {path}: {reason}")]
     Tls {
         /// The file.
@@ -67,9 +67,11 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The Postgres port cannot be listened on.
-    #[error("query: cannot listen on {addr} for Postgres clients: {source}; {advice}")]
+    /// A port cannot be listened on.
+    #[error("query: cannot listen on {addr} for {clients} clients: {source}; {advice}")]
     Listen {
+        /// Who is served there: Postgres or Flight SQL.
+        clients: &'static str,
         /// The address.
         addr: std::net::SocketAddr,
         /// What the system said.

@@ -1,10 +1,11 @@
 //! SQL over anchored records: DataFusion, verified reads only, one named block height per answer.
 //!
 //! Stream `traffic.flow` is table `traffic.flow`; the chain's own facts are in schema `cairn`. Statements run in the
-//! embedded [`Engine`], or come over the Postgres wire to a [`QueryService`].
+//! embedded [`Engine`], come over the Postgres wire to a [`QueryService`], or as [`FlightSql`].
 //!
 //! ```text
 //!   psql · JDBC · Grafana ──▶ wire ─┐
+//!           ADBC · JDBC ──▶ flight ─┤
 //!                                   ├─▶ session ──▶ statement (allow-list, AS OF)
 //!            Engine::sql ───────────┘      │
 //!                                          ├─▶ catalog at a height ◀── snapshot ◀── follower (the chain)
@@ -17,6 +18,7 @@
 //!
 //! What this crate is not: it writes nothing anywhere, registers nothing, and decides no rights yet.
 
+mod auth;
 mod catalog;
 mod classify;
 mod clock;
@@ -24,8 +26,10 @@ mod config;
 mod engine;
 mod error;
 mod executor;
+mod flight;
 mod follower;
 mod functions;
+mod listen;
 mod metrics;
 mod pg_catalog;
 mod problems;
@@ -37,15 +41,17 @@ mod settings;
 mod snapshot;
 mod statement;
 mod structs;
+mod tls;
 mod wire;
 
 pub use cairn_chain_client::{
     AnchorEntry, BlockSummary, CommitteeAt, EpochCounts, IdentityEntry, KeyAt, ProposalEntry, RoleAt, ValidatorEntry,
     ValidatorStatus,
 };
-pub use config::{ConfigError, QueryConfig, TlsFiles, WithoutPassword};
+pub use config::{ConfigError, FlightConfig, QueryConfig, TlsFiles, WithoutPassword};
 pub use engine::{Answer, Engine, StartError};
 pub use error::{QueryError, QueryErrorKind, Result, SqlState};
+pub use flight::{FlightSql, RunningFlight};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
 pub use provenance::Equipment;

@@ -13,6 +13,8 @@
 //! | `cairn_query_problems` | batches that are listed in `cairn.problems` |
 //! | `cairn_query_follower_height` | the newest finalized block that statements see |
 //! | `cairn_query_connections` | clients connected to the Postgres port |
+//! | `cairn_query_flight_connections` | clients connected to the Flight SQL port |
+//! | `cairn_query_unreadable_total{wire}` | messages and calls that could not be read, `postgres` or `flight` |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +48,8 @@ struct Inner {
     problems: IntGauge,
     follower_height: IntGauge,
     connections: IntGauge,
+    flight_connections: IntGauge,
+    unreadable: IntCounterVec,
 }
 
 impl QueryMetrics {
@@ -54,24 +58,13 @@ impl QueryMetrics {
     /// # Errors
     /// The registry already holds metrics of these names.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let statements = IntCounterVec::new(
-            Opts::new("cairn_query_statements_total", "Statements that ended, by outcome"),
-            &["outcome"],
-        )?;
-        for kind in [
-            QueryErrorKind::Statement,
-            QueryErrorKind::NotAllowed,
-            QueryErrorKind::Limit,
-            QueryErrorKind::Cancelled,
-            QueryErrorKind::Corrupted,
-            QueryErrorKind::Unavailable,
-            QueryErrorKind::Internal,
-        ] {
-            statements.with_label_values(&[kind.outcome()]);
-        }
-        statements.with_label_values(&["ok"]);
         let inner = Inner {
-            statements,
+            unreadable: unreadable()?,
+            flight_connections: IntGauge::new(
+                "cairn_query_flight_connections",
+                "Clients connected to the Flight SQL port",
+            )?,
+            statements: statements()?,
             seconds: Histogram::with_opts(
                 HistogramOpts::new("cairn_query_seconds", "Duration of statements, in seconds")
                     .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]),
@@ -119,6 +112,8 @@ impl QueryMetrics {
         registry.register(Box::new(inner.problems.clone()))?;
         registry.register(Box::new(inner.follower_height.clone()))?;
         registry.register(Box::new(inner.connections.clone()))?;
+        registry.register(Box::new(inner.flight_connections.clone()))?;
+        registry.register(Box::new(inner.unreadable.clone()))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -153,9 +148,22 @@ impl QueryMetrics {
         self.inner.follower_height.set(i64::try_from(height).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn connected(&self) -> ConnectionCount {
-        self.inner.connections.inc();
-        ConnectionCount(self.clone())
+    pub(crate) fn connected(&self, wire: Wire) -> ConnectionCount {
+        let gauge = match wire {
+            Wire::Postgres => &self.inner.connections,
+            Wire::Flight => &self.inner.flight_connections,
+        };
+        gauge.inc();
+        ConnectionCount(gauge.clone())
+    }
+
+    pub(crate) fn could_not_read(&self, wire: Wire) {
+        self.inner.unreadable.with_label_values(&[wire.label()]).inc();
+    }
+
+    /// Messages and calls that could not be read so far; `wire` is `postgres` or `flight`.
+    pub fn unreadable(&self, wire: &str) -> u64 {
+        self.inner.unreadable.with_label_values(&[wire]).get()
     }
 
     /// Bytes that were hashed and matched the chain so far.
@@ -179,12 +187,61 @@ impl QueryMetrics {
     }
 }
 
+/// How a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Postgres,
+    Flight,
+}
+
+impl Wire {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Flight => "flight",
+        }
+    }
+}
+
 /// Counts one connected client for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct ConnectionCount(QueryMetrics);
+pub(crate) struct ConnectionCount(IntGauge);
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.inner.connections.dec();
+        self.0.dec();
     }
+}
+
+/// Statements by outcome, each outcome there from the start.
+fn statements() -> Result<IntCounterVec, prometheus::Error> {
+    let statements = IntCounterVec::new(
+        Opts::new("cairn_query_statements_total", "Statements that ended, by outcome"),
+        &["outcome"],
+    )?;
+    for kind in [
+        QueryErrorKind::Statement,
+        QueryErrorKind::NotAllowed,
+        QueryErrorKind::Limit,
+        QueryErrorKind::Cancelled,
+        QueryErrorKind::Corrupted,
+        QueryErrorKind::Unavailable,
+        QueryErrorKind::Internal,
+    ] {
+        statements.with_label_values(&[kind.outcome()]);
+    }
+    statements.with_label_values(&["ok"]);
+    Ok(statements)
+}
+
+/// What could not be read, by wire.
+fn unreadable() -> Result<IntCounterVec, prometheus::Error> {
+    let unreadable = IntCounterVec::new(
+        Opts::new("cairn_query_unreadable_total", "Messages and calls of clients that could not be read"),
+        &["wire"],
+    )?;
+    for wire in [Wire::Postgres, Wire::Flight] {
+        unreadable.with_label_values(&[wire.label()]);
+    }
+    Ok(unreadable)
 }

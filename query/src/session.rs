@@ -29,6 +29,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout_at;
 
+use crate::auth::{Principal, check as check_principal};
 use crate::catalog::HeightCatalog;
 use crate::catalog::facts::signed;
 use crate::classify::classify;
@@ -44,7 +45,6 @@ use crate::provenance;
 use crate::scope::StatementScope;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
-use crate::wire::auth::{Principal, check as check_principal};
 
 /// How many batches a statement may be ahead of its reader.
 const BATCHES_AHEAD: usize = 2;

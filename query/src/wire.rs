@@ -6,21 +6,18 @@
 //! ```
 //!
 //! The protocol's frames are `pgwire`'s, values and the `pg_catalog` tables `datafusion-postgres`'. What happens in a
-//! session is [`crate::session`]'s; this module and its children only translate, and find out who asks ([`auth`]).
+//! session is [`crate::session`]'s; this module and its children only translate, and find out who asks ([`crate::auth`]).
 
-pub(crate) mod auth;
 mod connection;
 mod encode;
-mod errors;
+pub(crate) mod errors;
 mod handlers;
-mod parameters;
+pub(crate) mod parameters;
 mod startup;
-mod tls;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::Follower;
@@ -33,12 +30,13 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::QueryConfig;
 use crate::engine::{Engine, StartError};
 use crate::follower::FollowedChain;
+use crate::listen::{BIND_PAUSE, Listening, listen};
+use crate::metrics::Wire;
 use crate::provenance::Equipment;
+use crate::tls;
 use handlers::Handlers;
 use startup::Cancels;
 
-/// How long to wait between two attempts to listen.
-const BIND_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end after [`RunningQuery::stop`].
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How many clients over the limit are told so at once; more are just closed.
@@ -102,13 +100,15 @@ impl QueryService {
     /// # Errors
     /// The port cannot be listened on.
     pub async fn serve(engine: Engine) -> Result<RunningQuery, StartError> {
-        let tls = engine.config().tls.as_ref().map(tls::acceptor).transpose()?;
-        let listener = listen(engine.config()).await?;
-        let addr = listener.local_addr().map_err(|source| StartError::Listen {
-            addr: SocketAddr::new(engine.config().host, engine.config().port),
-            source,
-            advice: "try again".to_owned(),
-        })?;
+        let tls = engine.config().tls.as_ref().map(|files| tls::acceptor(files, tls::ALPN_POSTGRES)).transpose()?;
+        let config = engine.config();
+        let wanted = Listening {
+            addr: SocketAddr::new(config.host, config.port),
+            clients: "Postgres",
+            key: "[query.postgres] port",
+            retry_ms: config.bind_retry_ms,
+        };
+        let (listener, addr) = listen(wanted).await?;
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(accept(listener, engine.clone(), tls, stopped));
         tracing::info!(%addr, "query: Postgres clients are served");
@@ -147,36 +147,6 @@ impl Drop for RunningQuery {
     }
 }
 
-/// Listens, trying again for a while if the port is in use: the last owner may be on its way out.
-async fn listen(config: &QueryConfig) -> Result<TcpListener, StartError> {
-    let addr = SocketAddr::new(config.host, config.port);
-    let patience = Instant::now() + Duration::from_millis(config.bind_retry_ms);
-    loop {
-        match TcpListener::bind(addr).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
-                tokio::time::sleep(BIND_PAUSE).await;
-            }
-            Err(source) => {
-                let advice = match source.kind() {
-                    io::ErrorKind::AddrInUse => format!(
-                        "port {} is in use: stop the process that has it, or set another port under [query] port",
-                        config.port
-                    ),
-                    io::ErrorKind::PermissionDenied => {
-                        "ports below 1024 need special rights: set another one under [query] port".to_owned()
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        "this machine has no such address: set another one under [query] host".to_owned()
-                    }
-                    _ => "set another address under [query] host and port".to_owned(),
-                };
-                return Err(StartError::Listen { addr, source, advice });
-            }
-        }
-    }
-}
-
 async fn accept(listener: TcpListener, engine: Engine, tls: Option<TlsAcceptor>, mut stopped: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(engine.config().connections_max as usize));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
@@ -203,7 +173,7 @@ async fn accept(listener: TcpListener, engine: Engine, tls: Option<TlsAcceptor>,
             continue;
         };
         let handlers = Handlers::new(engine.clone(), Arc::clone(&cancels), full);
-        let count = (!full).then(|| engine.metrics().connected());
+        let count = (!full).then(|| engine.metrics().connected(Wire::Postgres));
         let tls = tls.clone();
         connections.spawn(async move {
             if let Err(error) = connection::serve(socket, peer, handlers, tls).await {

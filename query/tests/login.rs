@@ -1,5 +1,8 @@
 //! Who may connect: tokens of identities on the chain, over TLS, until the chain says otherwise.
 
+mod flight_sql;
+
+
 use std::io;
 use std::path::Path;
 use std::pin::Pin;

@@ -395,7 +395,7 @@ async fn a_port_in_use_is_named_with_what_to_change() {
     let config = QueryConfig { port, bind_retry_ms: 300, ..QueryConfig::default() };
     let error = QueryService::serve(city.engine_with(config.clone())).await.expect_err("the port is taken");
     let text = error.to_string();
-    for part in ["query", &format!("127.0.0.1:{port}"), "in use", "[query] port"] {
+    for part in ["query", &format!("127.0.0.1:{port}"), "in use", "[query.postgres] port"] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
     assert!(matches!(error, StartError::Listen { .. }));

@@ -27,10 +27,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::codec::Framed;
 
-use super::auth;
 use super::errors;
 use super::handlers::{Handlers, Prepared};
+use crate::auth;
 use crate::error::{QueryError, SqlState};
+use crate::metrics::Wire;
 use crate::session::Session;
 
 /// How long a client may take to say who it is.
@@ -72,7 +73,10 @@ pub(super) async fn serve(
         };
         match message {
             None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
-            Some(Err(error)) => return give_up(&mut socket, error.into()).await,
+            Some(Err(error)) => {
+                handlers.startup.engine.metrics().could_not_read(Wire::Postgres);
+                return give_up(&mut socket, error.into()).await;
+            }
             Some(Ok(PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresSsl(_))))
                 if tls.is_some() && !socket.is_secure() =>
             {

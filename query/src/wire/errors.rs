@@ -29,9 +29,14 @@ fn info(severity: &str, error: QueryError) -> ErrorInfo {
 }
 
 /// An error may quote the statement, and a statement may be long.
-fn shortened(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+fn shortened(text: String) -> String {
+    shortened_to(text, TEXT_BYTES_MAX)
+}
+
+/// The beginning of a text, cut where a character ends.
+pub(crate) fn shortened_to(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
         text.push('…');
     }
     text

@@ -316,7 +316,10 @@ impl QueryParser for Queries {
 
 impl Session {
     /// The parameters and columns of a statement, without running it.
-    async fn describe(&self, statement: &Statement) -> crate::error::Result<(Vec<Parameter>, Option<SchemaRef>)> {
+    pub(crate) async fn describe(
+        &self,
+        statement: &Statement,
+    ) -> crate::error::Result<(Vec<Parameter>, Option<SchemaRef>)> {
         match &statement.action {
             Action::Read(ast) => {
                 let plan = self.plan_now(ast, statement.as_of).await?;

@@ -16,8 +16,8 @@ use datafusion_postgres::pgwire::error::PgWireResult;
 
 /// A parameter: what the plan takes, and what the client is told to send.
 #[derive(Debug, Clone)]
-pub(super) struct Parameter {
-    planned: Option<DataType>,
+pub(crate) struct Parameter {
+    pub(crate) planned: Option<DataType>,
     pub(super) wire: Type,
 }
 

@@ -21,8 +21,8 @@ use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontend
 use futures::{Sink, SinkExt};
 use tokio::sync::watch;
 
-use super::auth::{self, Principal};
 use super::errors;
+use crate::auth::{self, Peer, Principal};
 use crate::engine::Engine;
 use crate::error::{QueryError, SqlState};
 use crate::session::Session;
@@ -167,10 +167,11 @@ impl StartupHandler for Startup {
                 protocol_negotiation(client, &startup).await?;
                 save_startup_parameters_to_metadata(client, &startup);
                 self.check_room().map_err(errors::fatal)?;
-                if auth::needs_none(&self.engine, &*client) {
+                let peer = Peer { ip: client.socket_addr().ip(), secure: client.is_secure() };
+                if auth::needs_none(&self.engine, peer) {
                     return self.begin(client, None).await;
                 }
-                auth::check_channel(&*client).map_err(errors::fatal)?;
+                auth::check_channel(peer).map_err(errors::fatal)?;
                 client.set_state(PgWireConnectionState::AuthenticationInProgress);
                 client.send(PgWireBackendMessage::Authentication(Authentication::CleartextPassword)).await?;
                 Ok(())

@@ -1,4 +1,4 @@
-//! The certificate and key that the Postgres port is served with, read once at start.
+//! The certificate and key that the ports are served with, read once at start.
 //!
 //! rustls with ring: TLS 1.3 and 1.2, no client certificates. A renewed certificate is taken up by a restart.
 
@@ -18,8 +18,10 @@ use crate::engine::StartError;
 
 /// No certificate or key file is longer.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// What clients may ask for by ALPN (PostgreSQL 17, "SSL Session Encryption").
-const ALPN: &[u8] = b"postgresql";
+/// What Postgres clients may ask for by ALPN (PostgreSQL 17, "SSL Session Encryption").
+pub(crate) const ALPN_POSTGRES: &[u8] = b"postgresql";
+/// What Flight clients ask for by ALPN: gRPC is spoken over HTTP/2 (RFC 9113, section 3.2).
+pub(crate) const ALPN_FLIGHT: &[u8] = b"h2";
 
 fn failed(path: &Path, reason: impl Display) -> StartError {
     StartError::Tls { path: path.to_owned(), reason: reason.to_string() }
@@ -50,11 +52,11 @@ fn check_mode(_path: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Reads the files and makes what accepts connections.
+/// Reads the files and makes what accepts connections of one protocol.
 ///
 /// # Errors
 /// When a file cannot be read, holds no certificate or key, the two do not belong together, or others can read the key.
-pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, StartError> {
+pub(crate) fn acceptor(files: &TlsFiles, alpn: &[u8]) -> Result<TlsAcceptor, StartError> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|error| failed(&files.certificate, format!("is not PEM: {error}")))?;
@@ -73,6 +75,6 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, StartError> {
         .with_no_client_auth()
         .with_single_cert(certificates, key)
         .map_err(unusable)?;
-    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.alpn_protocols = vec![alpn.to_vec()];
     Ok(TlsAcceptor::from(Arc::new(server)))
 }

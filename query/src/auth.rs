@@ -1,7 +1,7 @@
 //! Who a connection speaks for: an identity on the chain, by a login token as password, or nobody in particular.
 //!
 //! ```text
-//! startup ─▶ may this peer do without? ──yes──▶ session of nobody
+//! startup, or a call's headers ─▶ may this peer do without? ──yes──▶ session of nobody
 //!                     └──no──▶ "password, please" ─▶ token: chain, audience, time, signature ─▶ identity active, same key?
 //!                                                                                              └▶ session of the identity
 //! ```
@@ -10,12 +10,12 @@
 //! chain decides: an identity that is revoked, expired or has another key loses its sessions with the block that says so
 //! ([`watch`]), and a statement begins only under an identity that is still good.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cairn_proof::identity::{IdentityId, PublicKey};
 use cairn_proof::login::SignedLogin;
 use cairn_proof::units::Height;
-use datafusion_postgres::pgwire::api::ClientInfo;
 
 use crate::config::WithoutPassword;
 use crate::engine::Engine;
@@ -32,30 +32,40 @@ pub(crate) struct Principal {
     key: PublicKey,
 }
 
+/// Where a client is, and whether others can read what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) ip: IpAddr,
+    pub(crate) secure: bool,
+}
+
+impl Peer {
+    fn is_local(self) -> bool {
+        self.ip.to_canonical().is_loopback()
+    }
+}
+
 /// True if this client needs no password.
-pub(super) fn needs_none<C: ClientInfo>(engine: &Engine, client: &C) -> bool {
+pub(crate) fn needs_none(engine: &Engine, peer: Peer) -> bool {
     match engine.config().without_password {
         WithoutPassword::None => false,
-        WithoutPassword::Loopback => is_local(client),
+        WithoutPassword::Loopback => peer.is_local(),
         WithoutPassword::Any => true,
     }
 }
 
-fn is_local<C: ClientInfo>(client: &C) -> bool {
-    client.socket_addr().ip().to_canonical().is_loopback()
-}
-
 /// Fails before a token is asked for that strangers on the way could read.
-pub(super) fn check_channel<C: ClientInfo>(client: &C) -> Result<()> {
-    if client.is_secure() || is_local(client) {
+pub(crate) fn check_channel(peer: Peer) -> Result<()> {
+    if peer.secure || peer.is_local() {
         return Ok(());
     }
     let message = "a login token goes over an encrypted connection only";
-    Err(denied(message).with_hint("connect with sslmode=require; the operator sets [query.postgres.tls]"))
+    Err(denied(message)
+        .with_hint("connect with sslmode=require, or grpc+tls for Flight SQL; the operator sets [query.postgres.tls]"))
 }
 
 /// The identity that a password speaks for.
-pub(super) fn login(engine: &Engine, password: &str) -> Result<Principal> {
+pub(crate) fn login(engine: &Engine, password: &str) -> Result<Principal> {
     let refused = |error: &dyn std::fmt::Display| {
         QueryError::new(QueryErrorKind::NotAllowed, SqlState::INVALID_PASSWORD, error.to_string())
             .with_hint("the password is a login token: cairn login --key FILE")
@@ -93,7 +103,7 @@ pub(crate) fn check(engine: &Engine, principal: &Principal) -> Result<()> {
 }
 
 /// Ends with an error when the identity of a session is no longer good, and never otherwise.
-pub(super) async fn watch(engine: &Engine, principal: &Principal) -> QueryError {
+pub(crate) async fn watch(engine: &Engine, principal: &Principal) -> QueryError {
     let mut seen = None;
     loop {
         let newest = engine.newest();
@@ -108,6 +118,6 @@ pub(super) async fn watch(engine: &Engine, principal: &Principal) -> QueryError 
     }
 }
 
-fn denied(message: impl Into<String>) -> QueryError {
+pub(crate) fn denied(message: impl Into<String>) -> QueryError {
     QueryError::new(QueryErrorKind::NotAllowed, SqlState::INVALID_AUTHORIZATION, message)
 }
