@@ -19,7 +19,7 @@ use cairn_ingest::config::IngestConfig;
 use cairn_ingest::kafka::KafkaConfig;
 use cairn_proof::genesis::Genesis;
 use cairn_proof::identity::PublicKey;
-use cairn_query::QueryConfig;
+use cairn_query::{FlightConfig, QueryConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
@@ -103,6 +103,9 @@ pub(crate) struct QuerySection {
     pub(crate) receipts: bool,
     /// The Postgres port and its limits.
     pub(crate) postgres: QueryConfig,
+    /// The Flight SQL port; there is none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flight: Option<FlightConfig>,
 }
 
 /// How commands and roles reach the chain.
@@ -184,6 +187,9 @@ impl Config {
         }
         self.kafka().check().context("[kafka]")?;
         self.query.postgres.check().context("[query.postgres]")?;
+        if let Some(flight) = &self.query.flight {
+            flight.check(&self.query.postgres).context("[query.flight]")?;
+        }
         self.store.check()
     }
 
@@ -329,6 +335,10 @@ impl Ports {
 
     pub(crate) const fn query_metrics(self) -> u16 {
         self.0 + 3
+    }
+
+    pub(crate) const fn flight(self) -> u16 {
+        self.0 + 4
     }
 
     pub(crate) const fn p2p(self, index: u16) -> u16 {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
 use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
-use cairn_query::{QueryConfig, WithoutPassword};
+use cairn_query::{FlightConfig, QueryConfig, WithoutPassword};
 
 use crate::config::{
     ChainSection, Config, IngestSection, KafkaSection, NodeSection, Ports, QuerySection, StoreSection, ValidatorSection,
@@ -255,6 +255,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
                 without_password: args.sql_without_password.into(),
                 ..QueryConfig::default()
             },
+            flight: Some(FlightConfig::new(listen(ports.flight()))),
         },
         chain: ChainSection::default(),
         node: NodeSection::default(),

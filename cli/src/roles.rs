@@ -17,7 +17,7 @@ use cairn_anchor::store::SegmentStore;
 use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
-use cairn_query::{Equipment, QueryService, TlsFiles};
+use cairn_query::{Equipment, FlightSql, QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -159,10 +159,25 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
     }
     let equipment = Equipment { follower: Some(follower.clone()), secrets: query_secrets(&home, &config)? };
     let mut running = QueryService::start_equipped(postgres, follower, store, equipment, &registry).await?;
-    ready(&format!("query postgres {} metrics http://{metrics}/metrics", running.addr))?;
+    let mut flight = match &config.query.flight {
+        Some(flight) => Some(FlightSql::serve(running.engine().clone(), flight).await?),
+        None => None,
+    };
+    let also = flight.as_ref().map(|flight| format!(" flight {}", flight.addr)).unwrap_or_default();
+    ready(&format!("query postgres {}{also} metrics http://{metrics}/metrics", running.addr))?;
+    let flight_ended = async {
+        match &mut flight {
+            Some(flight) => flight.wait().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = running.wait() => bail!("query ended by itself: see its log"),
+        () = flight_ended => bail!("the Flight SQL port of query ended by itself: see its log"),
         () = stop_signal(args.with_parent) => {}
+    }
+    if let Some(flight) = flight {
+        flight.stop().await;
     }
     running.stop().await;
     Ok(())

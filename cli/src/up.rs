@@ -136,9 +136,10 @@ impl Network {
     pub(crate) fn addresses(&self) -> String {
         let apis: Vec<_> = self.config.validators.iter().map(|validator| validator.api.as_str()).collect();
         format!(
-            "kafka {} postgres {} validators {} ingest-metrics http://{}/metrics query-metrics http://{}/metrics",
+            "kafka {} postgres {}{} validators {} ingest-metrics http://{}/metrics query-metrics http://{}/metrics",
             self.config.kafka.brokers,
             self.config.postgres(),
+            self.config.query.flight.as_ref().map(|flight| format!(" flight {}", flight.listen)).unwrap_or_default(),
             apis.join(","),
             self.config.ingest.metrics,
             self.config.query.metrics
