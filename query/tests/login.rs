@@ -2,7 +2,6 @@
 
 mod flight_sql;
 
-
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
