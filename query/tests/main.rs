@@ -5,6 +5,7 @@
 
 mod common;
 mod corruption;
+mod differential;
 mod hostile;
 mod login;
 mod plans;
