@@ -8,13 +8,17 @@
 //! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
 //! cargo run --release -p cairn-bench -- state-proofs [--format json]   size and time of proofs about the state
 //! cargo run --release -p cairn-bench -- chain   [--format json]   four validators as processes: latency, rate, disk, replay
+//! cargo run --release -p cairn-bench -- query   [--format json] [--scale N]   verified SQL against plain DataFusion: TPC-H, look-ups, planning
+//! cargo run --release -p cairn-bench -- differential [--queries N] [--seed N]   generated statements: the rows of plain DataFusion
 //! ```
 //!
-//! `sim` measures nothing: it fails when something that must hold did not.
+//! `sim` and `differential` measure nothing: they fail when something that must hold did not.
 //!
 //! The rate of the whole path over real data is printed by `tests/real_data.rs`.
 
 mod chain;
+mod differential;
+mod query;
 mod records;
 mod replay;
 mod sim;
@@ -59,6 +63,10 @@ enum What {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// TPC-H over streams: verified SQL against plain DataFusion on the same files; look-ups; planning.
+    Query(query::Options),
+    /// Generated statements over the built-in streams: Cairn's rows against plain DataFusion's.
+    Differential(differential::Options),
     /// One validator of `chain`, in its process.
     #[command(hide = true)]
     Validator {
@@ -101,6 +109,8 @@ fn main() -> anyhow::Result<()> {
         What::Sim(seeds) => sim::run(seeds)?,
         What::StateProofs => state_proofs::run(arguments.rounds)?,
         What::Chain { seconds } => chain::run(*seconds, arguments.rounds)?,
+        What::Query(options) => query::run(options, arguments.rounds)?,
+        What::Differential(options) => differential::run(options)?,
         What::Validator { file } => return chain::validator(file),
     };
     let mut out = std::io::stdout().lock();
