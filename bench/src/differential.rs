@@ -53,7 +53,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<Map<String, Value>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(ask(options))
+    runtime.block_on(Box::pin(ask(options)))
 }
 
 /// Publishes a stream: three of four partitions, with records that do not decode in one of them.
@@ -139,7 +139,7 @@ async fn ask(options: &Options) -> Result<Map<String, Value>> {
         let told = || format!("statement {number} of seed {} at height {}: {ours}", options.seed, at.0);
         let expected = plain.sql(&theirs).await.with_context(told)?.collect().await.with_context(told)?;
         let expected = sorted_rows(&expected)?;
-        let found = sorted_rows(&engine.sql(&ours, Some(at)).await.with_context(told)?.batches)?;
+        let found = sorted_rows(&Box::pin(engine.sql(&ours, Some(at))).await.with_context(told)?.batches)?;
         ensure!(found == expected, "{} gives other rows than plain DataFusion:\n{found:#?}\n{expected:#?}", told());
         rows += expected.len() as u64;
         empty += u64::from(expected.is_empty());

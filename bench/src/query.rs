@@ -80,7 +80,7 @@ struct Took {
 pub(crate) fn run(options: &Options, rounds: usize) -> Result<Map<String, Value>> {
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    runtime.block_on(run_all(options, rounds.max(1)))
+    runtime.block_on(Box::pin(run_all(options, rounds.max(1))))
 }
 
 async fn run_all(options: &Options, rounds: usize) -> Result<Map<String, Value>> {
@@ -251,7 +251,7 @@ async fn look_ups(contenders: &Contenders, records: u64, figures: &mut Map<Strin
                     let sql = look_up_sql(offset);
                     let started = Instant::now();
                     let batches = match &session {
-                        Some(session) => session.sql(&sql).await?.batches,
+                        Some(session) => Box::pin(session.sql(&sql)).await?.batches,
                         None => plain.sql(&sql).await?,
                     };
                     times.push(started.elapsed().as_secs_f64() * 1e3);

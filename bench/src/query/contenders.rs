@@ -65,7 +65,8 @@ impl Plain {
 
     /// The rows of a statement.
     pub(super) async fn sql(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        Ok(self.context.sql(sql).await?.collect().await?)
+        let frame = Box::pin(self.context.sql(sql)).await?;
+        Ok(Box::pin(frame.collect()).await?)
     }
 
     /// Bytes that the counting store was asked for.
@@ -99,7 +100,7 @@ impl Verified {
 
     /// The rows of a statement.
     pub(super) async fn sql(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        Ok(self.session.sql(sql).await?.batches)
+        Ok(Box::pin(self.session.sql(sql)).await?.batches)
     }
 
     /// A session of its own, as each of many clients has.

@@ -99,7 +99,7 @@ pub(super) async fn run(rounds: usize) -> Result<Map<String, Value>> {
         let mut times = Vec::new();
         for round in 0..=rounds {
             let started = Instant::now();
-            session.sql(&format!("EXPLAIN {sql}")).await?;
+            Box::pin(session.sql(&format!("EXPLAIN {sql}"))).await?;
             if round > 0 {
                 times.push(started.elapsed().as_secs_f64() * 1e3);
             }
@@ -110,7 +110,7 @@ pub(super) async fn run(rounds: usize) -> Result<Map<String, Value>> {
     for later in 1..=rounds as u64 {
         session.set("cairn.as_of", Some(&(height.0 + later).to_string()))?;
         let started = Instant::now();
-        session.sql(&format!("EXPLAIN {look_up}")).await?;
+        Box::pin(session.sql(&format!("EXPLAIN {look_up}"))).await?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     figures.insert("planning_ms_by_time_at_a_new_height".into(), json!(super::rounded(super::median(&mut times))));
