@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`init`], [`join`], [`home`], [`config`] | a network's folder, keys and cairn.toml; the folder of a node that joins |
 //! | [`up`], [`roles`], [`metrics`] | every role under supervision; one role in a process of its own |
-//! | [`chain`], [`reference`] | the followed chain of a command; how people name identities and validators |
+//! | [`chain`], [`mod@reference`] | the followed chain of a command; how people name identities and validators |
 //! | [`streams`], [`stream_file`] | `cairn stream`, and definitions in files |
 //! | [`identity`] | `cairn identity`: who may sign |
 //! | [`validators`], [`vote`] | who validates, how they did, and what they decide |

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The content type keeps it apart from every statement and login token that the same key signs, the chain's tag apart
-//! from other chains. [`rows`] says what the roots are of; [`file`] is the file that proves offline that the block is one
+//! from other chains. [`rows`] says what the roots are of; [`mod@file`] is the file that proves offline that the block is one
 //! that the chain certified.
 //!
 //! What this is not: a proof that the engine computed the answer rightly. The node vouches for that with its signature,
