@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -49,9 +50,23 @@ async fn make_topic(city: &City, definition: &StreamDefinition, settings: &[(&st
     let topic = NewTopic::new(&definition.topic, partitions, TopicReplication::Fixed(-1));
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let deadline = Instant::now() + PATIENCE;
-    // A topic of that name may still be on its way out.
-    while let Err((_, code)) = &admin(city).create_topics([&topic], &AdminOptions::new()).await.unwrap()[0] {
-        assert!(Instant::now() < deadline, "{code}");
+    // A topic of that name may still be on its way out, and a broker that starts may drop the connection: then it is not
+    // known whether it made the topic.
+    let mut unknown = false;
+    loop {
+        match &admin(city).create_topics([&topic], &AdminOptions::new()).await {
+            Ok(made) if made.iter().all(std::result::Result::is_ok) => break,
+            Ok(made)
+                if unknown
+                    && made.iter().all(|made| matches!(made, Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) =>
+            {
+                break;
+            }
+            other => {
+                unknown |= other.is_err();
+                assert!(Instant::now() < deadline, "{other:?}");
+            }
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // The topic is there once every partition has a leader, which a broker may learn before it leads.
