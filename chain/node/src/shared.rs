@@ -4,7 +4,7 @@
 //! ```text
 //! HTTP ─ submit ──▶ mempool ─ candidates ──▶ executor ─ block ──▶ consensus ─ finalize ──▶ ledger
 //! peer ─ receive ─┘    ▲                                                          │
-//!                      └───────────────────────── rebase ─────────────────────────┘
+//!                      └───────────────────────── advance ────────────────────────┘
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use cairn_chain_state::{BlockTime, State, ValidatorStatus};
 use cairn_proof::{
-    Height, committee::Committee, epoch, genesis::Genesis, header::Header, identity::PublicKey, statement::ChainTag,
+    Digest, Height, committee::Committee, epoch, genesis::Genesis, header::Header, identity::PublicKey,
+    statement::ChainTag,
 };
 use tokio::sync::mpsc;
 use tracing::{debug, info};
@@ -123,9 +124,11 @@ impl Shared {
             Some(executed) => executed,
             None => self.executor.execute(&self.last(block)?, block, &Round::of(block.header()))?,
         };
+        let applied = Arc::clone(&executed.applied);
         self.append(executed, block, certificate);
         let tip = self.ledger.tip();
-        let refused = self.mempool.rebase(time_of(&tip), &tip.state, now_ms, |id| self.ledger.locate(id).is_some());
+        let is_final = |id: &Digest| self.ledger.locate(id).is_some();
+        let refused = self.mempool.advance(time_of(&tip), &tip.state, &applied, now_ms, is_final);
         for (id, refusal) in refused {
             self.metrics.refused(refusal.code);
             info!(%id, code = refusal.code.name(), message = refusal.message, "pooled statement refused");

@@ -29,10 +29,10 @@ impl LogEntry {
     }
 }
 
-/// A statement that was decoded, and perhaps verified under a key.
+/// A statement that was decoded, and perhaps verified under a key. Clones share what was decoded.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    pub(crate) decoded: Result<SignedStatement, StatementError>,
+    pub(crate) decoded: Result<Arc<SignedStatement>, StatementError>,
     /// What its anchors are in the log, in their order; empty for a statement of another kind.
     pub(crate) entries: Arc<[LogEntry]>,
     /// The key under which the signature was found to hold.
@@ -45,14 +45,14 @@ impl Prepared {
     pub fn decode(envelope: &[u8]) -> Self {
         let decoded = SignedStatement::decode(envelope);
         let entries = decoded.as_ref().map(|signed| entries(signed, envelope)).unwrap_or_default();
-        Self { decoded, entries, verified: None }
+        Self { decoded: decoded.map(Arc::new), entries, verified: None }
     }
 
     /// Takes a statement that was decoded from `envelope` before.
     #[must_use]
     pub fn of(signed: SignedStatement, envelope: &[u8]) -> Self {
         let entries = entries(&signed, envelope);
-        Self { decoded: Ok(signed), entries, verified: None }
+        Self { decoded: Ok(Arc::new(signed)), entries, verified: None }
     }
 
     /// Who is said to have signed, if it decoded.

@@ -392,7 +392,7 @@ impl State {
             Body::Evidence(body) => self.take_evidence(at, body, id)?,
         }
         self.entries.insert(sequence_key, Entry::Sequence(statement.sequence));
-        Ok(Applied { id, statement: signed.into_statement(), log_index, entries })
+        Ok(Applied { id, statement: Arc::unwrap_or_clone(signed).into_statement(), log_index, entries })
     }
 }
 

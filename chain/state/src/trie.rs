@@ -5,8 +5,12 @@
 //! The shape follows from the set of keys alone, so that the root does not depend on the order of writes. A key's
 //! path is unique: a proof for another leaf at the end of that path proves absence. Clones share all nodes, which
 //! makes the speculative states of unfinished blocks cheap. It does not store to disk and never removes a key.
+//!
+//! A node is hashed when its hash is asked for, and once: a state that is only asked whether statements apply, as that of
+//! waiting statements is, is never hashed; one at the end of a block hashes what the block changed, each node once. A
+//! node that no other version shares is changed in place.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cairn_proof::Digest;
 use cairn_proof::trie::{EMPTY_ROOT, bit_of, branch_hash, first_difference, leaf_hash};
@@ -22,8 +26,8 @@ pub trait Value: Clone {
 
 #[derive(Debug)]
 enum Node<V> {
-    Leaf { key: Key, value: V, hash: Digest },
-    Branch { bit: u16, left: Arc<Node<V>>, right: Arc<Node<V>>, hash: Digest },
+    Leaf { key: Key, value: V, hash: OnceLock<Digest> },
+    Branch { bit: u16, left: Arc<Node<V>>, right: Arc<Node<V>>, hash: OnceLock<Digest> },
 }
 
 /// A way from the root down, a branch's bit and the hash of the side not taken at each step; and the leaf at its end.
@@ -49,35 +53,45 @@ impl<V> Default for Trie<V> {
 }
 
 impl<V: Value> Node<V> {
+    /// Its hash, and those of all nodes below that are not known yet. A path is at most 256 branches long, so is the recursion.
     fn hash(&self) -> Digest {
         match self {
-            Self::Leaf { hash, .. } | Self::Branch { hash, .. } => *hash,
+            Self::Leaf { key, value, hash } => *hash.get_or_init(|| leaf_hash(key, &value.hash())),
+            Self::Branch { bit, left, right, hash } => {
+                *hash.get_or_init(|| branch_hash(*bit, &left.hash(), &right.hash()))
+            }
         }
     }
 
     fn leaf(key: Key, value: V) -> Arc<Self> {
-        let hash = leaf_hash(&key, &value.hash());
-        Arc::new(Self::Leaf { key, value, hash })
+        Arc::new(Self::Leaf { key, value, hash: OnceLock::new() })
     }
 
     fn branch(bit: u16, left: Arc<Self>, right: Arc<Self>) -> Arc<Self> {
-        let hash = branch_hash(bit, &left.hash(), &right.hash());
-        Arc::new(Self::Branch { bit, left, right, hash })
+        Arc::new(Self::Branch { bit, left, right, hash: OnceLock::new() })
     }
 
-    /// A new node with `leaf` put at its place below `node`; the two differ first in bit `split`, or not at all.
-    fn insert(node: &Arc<Self>, key: &Key, leaf: Arc<Self>, split: Option<u16>) -> Arc<Self> {
-        match (&**node, split) {
-            (Self::Branch { bit, left, right, .. }, split) if split.is_none_or(|split| *bit < split) => {
-                if bit_of(key, *bit) {
-                    Self::branch(*bit, left.clone(), Self::insert(right, key, leaf, split))
-                } else {
-                    Self::branch(*bit, Self::insert(left, key, leaf, split), right.clone())
-                }
-            }
-            (_, Some(split)) if bit_of(key, split) => Self::branch(split, node.clone(), leaf),
-            (_, Some(split)) => Self::branch(split, leaf, node.clone()),
-            (_, None) => leaf,
+    /// Puts `leaf` at its place at or below `node`; the two differ first in bit `split`, or not at all.
+    fn insert(node: &mut Arc<Self>, key: &Key, leaf: Arc<Self>, split: Option<u16>) {
+        let below = matches!(&**node, Self::Branch { bit, .. } if split.is_none_or(|split| *bit < split));
+        if !below {
+            *node = match split {
+                None => leaf,
+                Some(split) if bit_of(key, split) => Self::branch(split, node.clone(), leaf),
+                Some(split) => Self::branch(split, leaf, node.clone()),
+            };
+            return;
+        }
+        if Arc::get_mut(node).is_none()
+            && let Self::Branch { bit, left, right, .. } = &**node
+        {
+            let own = Self::branch(*bit, left.clone(), right.clone());
+            *node = own;
+        }
+        // No other version has the node now.
+        if let Some(Self::Branch { bit, left, right, hash }) = Arc::get_mut(node) {
+            hash.take();
+            Self::insert(if bit_of(key, *bit) { right } else { left }, key, leaf, split);
         }
     }
 }
@@ -135,8 +149,8 @@ impl<V: Value> Trie<V> {
             }
             Some((found, _)) => first_difference(found, &key),
         };
-        if let Some(root) = &self.root {
-            self.root = Some(Node::insert(root, &key, leaf, split));
+        if let Some(root) = &mut self.root {
+            Node::insert(root, &key, leaf, split);
             self.entries += u64::from(split.is_some());
         }
     }

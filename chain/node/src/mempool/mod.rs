@@ -13,10 +13,11 @@
 //! receive ──applies to ready?──no──▶ parked ──▶ pooled, or refused after a time
 //! ```
 
+mod rebase;
 mod refusals;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,9 +28,6 @@ use tokio::sync::{Notify, futures::Notified};
 
 use crate::{config::MempoolConfig, signatures::Signatures};
 use refusals::Refusals;
-
-/// Passes over the pool when it is rebuilt: statements of one signer may need those of another.
-const REBUILD_PASSES: usize = 3;
 
 /// At most one in so many statements (and bytes) of the pool is parked.
 const PARKED_SHARE: usize = 8;
@@ -342,120 +340,6 @@ impl Mempool {
             entry.statement.clone()
         };
         due.map(repeat).collect()
-    }
-
-    /// Moves the pool onto the state after the block at `last`. Returns what is refused by it.
-    ///
-    /// The statements are applied without holding the pool: it stays open to submissions meanwhile.
-    pub(crate) fn rebase(
-        &self,
-        last: BlockTime,
-        state: &State,
-        now_ms: u64,
-        is_final: impl Fn(&Digest) -> bool,
-    ) -> Vec<(Digest, Refusal)> {
-        let next = BlockTime { height: last.height.next(), timestamp_ms: last.timestamp_ms };
-        let before: Vec<(Key, Entry)> = self.lock().entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
-        let known: HashSet<Key> = before.iter().map(|(key, _)| *key).collect();
-        let mut rebuild = Rebuild::run(state, &next, &self.signatures, before, is_final);
-
-        let mut inner = self.lock();
-        for (key, entry) in inner.entries.iter_mut().filter(|(key, _)| !known.contains(key)) {
-            match rebuild.ready.apply_prepared(&next, entry.prepared(&self.signatures), &self.signatures) {
-                Ok(_) => rebuild.applied.push(*key),
-                Err(refusal) => rebuild.parked.push((*key, refusal)),
-            }
-        }
-        for key in rebuild.applied {
-            inner.set_parked(&key, None);
-        }
-        let mut refused = rebuild.refused;
-        for (key, refusal) in rebuild.parked {
-            let Some(entry) = inner.entries.get(&key) else { continue };
-            if now_ms.saturating_sub(entry.received_ms) >= self.config.parked_ms_max {
-                refused.push((key, entry.id, refusal));
-            } else {
-                inner.set_parked(&key, Some(refusal));
-            }
-        }
-        for key in rebuild.gone.iter().chain(refused.iter().map(|(key, ..)| key)) {
-            if let Some(id) = inner.remove(key) {
-                self.signatures.forget(&id);
-            }
-        }
-        for (_, id, refusal) in &refused {
-            inner.refused.insert(*id, refusal.clone());
-        }
-        inner.base = state.clone();
-        inner.ready = rebuild.ready;
-        inner.next = next;
-        drop(inner);
-        self.changed.notify_waiters();
-        refused.into_iter().map(|(_, id, refusal)| (id, refusal)).collect()
-    }
-}
-
-/// The pool, sorted anew on top of a finalized state.
-struct Rebuild {
-    /// The state with `applied` on top.
-    ready: State,
-    applied: Vec<Key>,
-    /// What does not apply now and may later.
-    parked: Vec<(Key, Refusal)>,
-    /// What is final.
-    gone: Vec<Key>,
-    /// What can never apply.
-    refused: Vec<(Key, Digest, Refusal)>,
-}
-
-impl Rebuild {
-    fn run(
-        base: &State,
-        at: &BlockTime,
-        signatures: &Signatures,
-        pool: Vec<(Key, Entry)>,
-        is_final: impl Fn(&Digest) -> bool,
-    ) -> Self {
-        let mut this = Self {
-            ready: base.clone(),
-            applied: Vec::new(),
-            parked: Vec::new(),
-            gone: Vec::new(),
-            refused: Vec::new(),
-        };
-        let mut left = Vec::with_capacity(pool.len());
-        for (key, entry) in pool {
-            if is_final(&entry.id) {
-                this.gone.push(key);
-            } else {
-                left.push((key, entry));
-            }
-        }
-        let mut why = HashMap::new();
-        for _ in 0..REBUILD_PASSES {
-            let before = left.len();
-            left.retain(|(key, entry)| match this.ready.apply_prepared(at, entry.prepared(signatures), signatures) {
-                Ok(_) => {
-                    this.applied.push(*key);
-                    false
-                }
-                Err(refusal) => {
-                    why.insert(*key, refusal);
-                    true
-                }
-            });
-            if left.is_empty() || left.len() == before {
-                break;
-            }
-        }
-        for (key, entry) in left {
-            // Only the finalized state can rule a statement out; the pool may yet be arranged otherwise.
-            match base.clone().apply_prepared(at, entry.prepared(signatures), signatures) {
-                Err(refusal) if !may_lift(refusal.code) => this.refused.push((key, entry.id, refusal)),
-                _ => this.parked.extend(why.remove(&key).map(|refusal| (key, refusal))),
-            }
-        }
-        this
     }
 }
 

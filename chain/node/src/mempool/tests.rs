@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use cairn_chain_state::Applied;
 use cairn_proof::statement::{Body, Role, SetRole, Statement};
 
 use crate::city::{City, INGEST, OTHER_INGEST, OWNER, key};
@@ -31,12 +32,19 @@ impl Pool {
 
     /// Makes statements final in the next block.
     fn finalize(&mut self, statements: &[Vec<u8>], now_ms: u64) -> Vec<(Digest, Refusal)> {
+        let applied = self.block(statements);
+        self.pool.advance(at(self.last), &self.state, &applied, now_ms, |id| self.finals.contains(id))
+    }
+
+    /// Applies a block's statements to the state alone.
+    fn block(&mut self, statements: &[Vec<u8>]) -> Vec<Applied> {
         self.last = self.last.next();
-        for statement in statements {
+        let apply = |statement: &Vec<u8>| {
             let applied = self.state.apply(&at(self.last), statement, &Signatures::default()).unwrap();
             self.finals.insert(applied.id);
-        }
-        self.pool.rebase(at(self.last), &self.state, now_ms, |id| self.finals.contains(id))
+            applied
+        };
+        statements.iter().map(apply).collect()
     }
 
     fn submit(&self, statement: &[u8]) -> Admission {
@@ -340,4 +348,140 @@ fn several_anchors_wait_and_fall_together() {
     pool.pooled(&others);
     pool.finalize(std::slice::from_ref(&others), 0);
     assert_eq!(pool.receive(&others), "final");
+}
+
+/// What a pool tells: its statements and which of them are parked; and the sequence numbers that it goes on from.
+fn told(pool: &Pool, sorted: bool) -> (Vec<(Key, Digest, Option<RefusalCode>)>, Vec<Sequence>) {
+    let inner = pool.pool.lock();
+    // What is parked behind statements of its own signer is put in order by sorting alone.
+    let code = |entry: &Entry| entry.parked.as_ref().map(|refusal| refusal.code);
+    let shown = |entry: &Entry| code(entry).filter(|code| sorted || *code != RefusalCode::Sequence);
+    let entries = inner.entries.iter().map(|(key, entry)| (*key, entry.id, shown(entry))).collect();
+    let signers = [INGEST, OTHER_INGEST, OWNER];
+    (entries, signers.map(|seed| inner.ready.sequence(&key(seed).identity())).to_vec())
+}
+
+mod advancing_tells_what_sorting_would {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An anchor of one of two signers and four partitions, at the pool's head of that partition or off it.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Submit {
+            signer: bool,
+            partition: u32,
+            sequence_skipped: u64,
+        },
+        Receive {
+            signer: bool,
+            partition: u32,
+            ahead: u64,
+        },
+        /// Of the candidates, how many become final, from which.
+        Block {
+            count: usize,
+            from: usize,
+        },
+        /// An anchor that the pool never saw.
+        Foreign {
+            partition: u32,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (any::<bool>(), 0..4u32, 0..2u64)
+                .prop_map(|(signer, partition, sequence_skipped)| Step::Submit { signer, partition, sequence_skipped }),
+            2 => (any::<bool>(), 0..4u32, 0..3u64).prop_map(|(signer, partition, ahead)| Step::Receive { signer, partition, ahead }),
+            3 => (0..6usize, 0..3usize).prop_map(|(count, from)| Step::Block { count, from }),
+            1 => (0..4u32).prop_map(|partition| Step::Foreign { partition }),
+        ]
+    }
+
+    /// One pool that advances beside one that is sorted at every block.
+    fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
+        let (mut advancing, mut sorting) = (Pool::new(|_| ()), Pool::new(|_| ()));
+        let mut sequences = [0_u64; 2];
+        let mut heads = [(0_u64, Digest::ZERO); 4];
+        for step in steps {
+            // Each signer has two partitions to itself: of rivals, either may rightly be the one that is ready.
+            let own = |signer: bool, partition: u32| partition % 2 + 2 * u32::from(signer);
+            let mut made = |signer: bool, partition: u32, skipped: u64, first: u64, previous: Digest| {
+                let sequence = &mut sequences[usize::from(signer)];
+                *sequence += 1 + skipped;
+                let seed = if signer { OTHER_INGEST } else { INGEST };
+                advancing.city.anchor(seed, *sequence, partition, first, previous)
+            };
+            match step {
+                Step::Submit { signer, partition, sequence_skipped } => {
+                    let partition = own(signer, partition);
+                    let (first, previous) = heads[partition as usize];
+                    let (statement, id) = made(signer, partition, sequence_skipped, first, previous);
+                    let outcome = |admission: Admission| match admission {
+                        Admission::Refused(refusal) => Err(refusal.code),
+                        _ => Ok(()),
+                    };
+                    let (one, other) = (outcome(advancing.submit(&statement)), outcome(sorting.submit(&statement)));
+                    prop_assert_eq!(one, other);
+                    if one.is_ok() {
+                        heads[partition as usize] = (first + 10, id);
+                    }
+                }
+                Step::Receive { signer, partition, ahead } => {
+                    let partition = own(signer, partition);
+                    let (first, previous) = heads[partition as usize];
+                    let (statement, _) = made(signer, partition, 0, first + 10 * ahead, previous);
+                    prop_assert_eq!(advancing.receive(&statement), sorting.receive(&statement));
+                }
+                Step::Block { count, from } => {
+                    // What a proposer would take of the candidates: each that applies.
+                    let mut state = advancing.state.clone();
+                    let mut taken = Vec::new();
+                    for statement in advancing.candidates(AMPLE).into_iter().skip(from) {
+                        if taken.len() < count
+                            && state.apply(&at(advancing.last.next()), &statement, &Signatures::default()).is_ok()
+                        {
+                            taken.push(statement);
+                        }
+                    }
+                    both(&mut advancing, &mut sorting, &taken)?;
+                }
+                Step::Foreign { partition } => {
+                    let partition = own(true, partition);
+                    let head = advancing.state.head("traffic.flow", cairn_proof::Partition(partition)).unwrap();
+                    let sequence = advancing.state.sequence(&key(OTHER_INGEST).identity()).0.max(sequences[1]) + 1;
+                    sequences[1] = sequence;
+                    let (statement, _) =
+                        advancing.city.anchor(OTHER_INGEST, sequence, partition, head.next.0, head.anchor);
+                    both(&mut advancing, &mut sorting, &[statement])?;
+                }
+            }
+        }
+        while advancing.last.0 % 32 != 31 {
+            both(&mut advancing, &mut sorting, &[])?;
+        }
+        both(&mut advancing, &mut sorting, &[])?;
+        prop_assert_eq!(told(&advancing, true), told(&sorting, true));
+        Ok(())
+    }
+
+    fn both(advancing: &mut Pool, sorting: &mut Pool, statements: &[Vec<u8>]) -> Result<(), TestCaseError> {
+        let codes = |refused: Vec<(Digest, Refusal)>| -> HashSet<_> {
+            refused.into_iter().map(|(id, why)| (id, why.code)).collect()
+        };
+        let one = codes(advancing.finalize(statements, 0));
+        sorting.block(statements);
+        let other = codes(sorting.pool.rebase(at(sorting.last), &sorting.state, 0, |id| sorting.finals.contains(id)));
+        prop_assert_eq!(one, other);
+        prop_assert_eq!(told(advancing, false), told(sorting, false));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn at_every_block(steps in proptest::collection::vec(step(), 0..40)) {
+            check(steps)?;
+        }
+    }
 }
