@@ -5,8 +5,8 @@
 //! | client | says | must be |
 //! | --- | --- | --- |
 //! | owner | the stream, identities; one after the other | final |
-//! | two steady ingest nodes | anchors of a partition of their own, one after the other | final |
-//! | two rivals | anchors of the same partitions, several at once, some on heads of long ago | final or refused |
+//! | two steady ingest nodes | anchors of partitions of their own, of one or several in a statement, one statement after the other | final |
+//! | two rivals | anchors of the same partitions, several at once, some on heads of long ago, some of all partitions in a statement | final or refused |
 //! | operators | votes for changes of the committee ([`super::governor`]) | final or refused |
 //! | vandals | unregistered signers, anchors that leave out offsets, changed bytes, statements of before | as above |
 
@@ -55,6 +55,8 @@ struct Submitted {
     bytes: Bytes,
     /// The statement is rightful, and its client waits for it before it says more: it may not be refused.
     rightful: bool,
+    /// It holds anchors of several partitions.
+    several: bool,
     fate: Fate,
     ask_ms: u64,
 }
@@ -63,9 +65,8 @@ struct Submitted {
 struct Steady {
     seed: u8,
     sequence: u64,
-    partition: u32,
-    next: u64,
-    previous: Digest,
+    /// Partitions of its own: where the next anchor of each begins, and the name of the last.
+    heads: Vec<(u32, u64, Digest)>,
     waits_for: Option<usize>,
 }
 
@@ -109,12 +110,10 @@ impl Load {
             let (name, public_key) = (format!("rival {seed}"), key(seed).public());
             city.genesis.identities.push(GenesisIdentity { name, kind: IdentityKind::Node, public_key });
         }
-        let steady = |(seed, partition): (u8, u32)| Steady {
+        let steady = |(seed, partitions): (u8, std::ops::Range<u32>)| Steady {
             seed,
             sequence: 0,
-            partition,
-            next: 0,
-            previous: Digest::ZERO,
+            heads: partitions.map(|partition| (partition, 0, Digest::ZERO)).collect(),
             waits_for: None,
         };
         city.genesis.parameters.vote_epochs = 500;
@@ -124,9 +123,9 @@ impl Load {
             draw: Draw::new(seed),
             left: plan.statements,
             permille: (1_000 * plan.statements * TICK_MS / plan.fault_ms.max(1)).min(5_000),
-            owner: steady((OWNER, 0)),
+            owner: steady((OWNER, 0..0)),
             registered: REGISTERED.start,
-            steady: [(INGEST, 10), (OTHER_INGEST, 11)].map(steady).into(),
+            steady: [(INGEST, 10..13), (OTHER_INGEST, 20..23)].map(steady).into(),
             rivals: RIVALS.map(|seed| Rival { seed, sequence: 0, last: BTreeMap::new() }).into(),
             submitted: Vec::new(),
             refused_at_once: 0,
@@ -148,6 +147,9 @@ impl Load {
                 Fate::Refused => "refused",
             };
             *outcomes.entry(name).or_default() += 1;
+            if statement.several && statement.fate == Fate::Final {
+                *outcomes.entry("of several anchors, final").or_default() += 1;
+            }
         }
         outcomes
     }
@@ -248,27 +250,57 @@ impl Load {
             return;
         }
         let (seed, sequence) = (steady.seed, steady.sequence + 1);
-        let (statement, id) = self.city.anchor(seed, sequence, steady.partition, steady.next, steady.previous);
+        // Some of its partitions, from a drawn one on.
+        let (count, from) = (self.draw.index(steady.heads.len()) + 1, self.draw.index(steady.heads.len()));
+        let mut heads = steady.heads.clone();
+        heads.rotate_left(from);
+        heads.truncate(count);
+        heads.sort_by_key(|head| head.0);
+        let (statement, ids) = self.anchors(seed, sequence, &heads);
         let waits_for = self.submit(desks, statement.into(), true, now_ms);
         let steady = &mut self.steady[index];
-        (steady.sequence, steady.next, steady.previous) = (sequence, steady.next + 10, id);
+        steady.sequence = sequence;
         steady.waits_for = waits_for;
+        for ((partition, next, _), id) in heads.into_iter().zip(ids) {
+            if let Some(head) = steady.heads.iter_mut().find(|head| head.0 == partition) {
+                *head = (partition, next + 10, id);
+            }
+        }
+    }
+
+    /// A statement of one anchor or of several.
+    fn anchors(&self, seed: u8, sequence: u64, batches: &[(u32, u64, Digest)]) -> (Vec<u8>, Vec<Digest>) {
+        match batches {
+            [(partition, first, previous)] => {
+                let (statement, id) = self.city.anchor(seed, sequence, *partition, *first, *previous);
+                (statement, vec![id])
+            }
+            several => self.city.anchors(seed, sequence, several),
+        }
     }
 
     fn rival_says(&mut self, desks: &[Desk<'_>], now_ms: u64) {
         let index = self.draw.index(self.rivals.len());
-        let partition = self.draw.within(0, CONTESTED - 1) as u32;
+        let several = self.draw.percent(25);
+        let drawn = self.draw.within(0, CONTESTED - 1) as u32;
+        let partitions = if several { 0..CONTESTED as u32 } else { drawn..drawn + 1 };
         let state = &desks[self.draw.index(desks.len())].shared.ledger.tip().state;
-        let head = state.head(STREAM, Partition(partition)).unwrap_or_default();
-        let own = self.rivals[index].last.get(&partition).copied();
-        let (first, previous) = match own {
-            Some(own) if own.0 > head.next.0 && self.draw.percent(70) => own,
-            _ => (head.next.0, head.anchor),
-        };
-        let rival = &mut self.rivals[index];
-        rival.sequence += 1;
-        let (statement, id) = self.city.anchor(rival.seed, rival.sequence, partition, first, previous);
-        rival.last.insert(partition, (first + 10, id));
+        let mut batches = Vec::new();
+        for partition in partitions {
+            let head = state.head(STREAM, Partition(partition)).unwrap_or_default();
+            let own = self.rivals[index].last.get(&partition).copied();
+            let (first, previous) = match own {
+                Some(own) if own.0 > head.next.0 && self.draw.percent(70) => own,
+                _ => (head.next.0, head.anchor),
+            };
+            batches.push((partition, first, previous));
+        }
+        self.rivals[index].sequence += 1;
+        let (seed, sequence) = (self.rivals[index].seed, self.rivals[index].sequence);
+        let (statement, ids) = self.anchors(seed, sequence, &batches);
+        for ((partition, first, _), id) in batches.into_iter().zip(ids) {
+            self.rivals[index].last.insert(partition, (first + 10, id));
+        }
         self.submit(desks, statement.into(), false, now_ms);
     }
 
@@ -306,7 +338,9 @@ impl Load {
             return None;
         }
         // Somebody who lags may refuse what is rightful; its client tries again elsewhere.
-        self.submitted.push(Submitted { id, bytes, rightful, fate: Fate::Waiting, ask_ms: now_ms + ASK_MS });
+        let several = SignedStatement::decode(&bytes)
+            .is_ok_and(|signed| matches!(&signed.statement().body, Body::Anchors(anchors) if anchors.len() > 1));
+        self.submitted.push(Submitted { id, bytes, rightful, several, fate: Fate::Waiting, ask_ms: now_ms + ASK_MS });
         Some(self.submitted.len() - 1)
     }
 

@@ -193,7 +193,7 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Final blocks.
     pub blocks: u64,
-    /// What became of the statements: `final`, `refused`, `refused at once`.
+    /// What became of the statements: `final` (of these, `of several anchors, final`), `refused`, `refused at once`.
     pub statements: BTreeMap<&'static str, u64>,
     /// How often the committee changed.
     pub committee_changes: u64,
