@@ -10,8 +10,9 @@
 //!
 //! Client, signers and validators share the machine's cores: the figures are those of the whole on one machine.
 
+pub(crate) mod city;
 mod load;
-mod network;
+pub(crate) mod network;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +20,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cairn_chain_client::{Client, StatementStatus};
-use cairn_proof::genesis::{GENESIS_MARK, Genesis, GenesisIdentity, GenesisValidator};
-use cairn_proof::identity::{IdentityKind, SigningKey};
 use cairn_proof::parameters::Parameters;
 use cairn_proof::statement::statement_id;
 use cairn_proof::{Digest, Height};
 use serde_json::{Map, Value, json};
 
+use city::{City, SIGNERS, VALIDATORS};
 use load::Anchors;
 use network::Network;
 pub(crate) use network::validator;
 
-const VALIDATORS: usize = 4;
-const SIGNERS: usize = 16;
 /// Statements of the one client.
 const SINGLE: usize = 200;
 /// Statements of the one client while a validator is dead.
@@ -45,52 +43,6 @@ const IDLE_BLOCKS: u64 = 600;
 const IDLE_HEARTBEAT_MS: u64 = 50;
 const PATIENCE: Duration = Duration::from_secs(60);
 const MILLISECONDS_A_DAY: f64 = 86_400_000.0;
-
-struct City {
-    genesis: Genesis,
-    owner: SigningKey,
-    signers: Vec<SigningKey>,
-    validators: Vec<SigningKey>,
-    ports: Vec<u16>,
-}
-
-fn seeded(first: u8, second: usize) -> SigningKey {
-    let mut seed = [first; 32];
-    seed[..8].copy_from_slice(&(second as u64).to_le_bytes());
-    SigningKey::from_seed(&seed)
-}
-
-impl City {
-    fn new(parameters: Parameters) -> Result<Self> {
-        let ports = network::free_ports(VALIDATORS)?;
-        let validators: Vec<_> = (0..VALIDATORS).map(|index| seeded(1, index)).collect();
-        let signers: Vec<_> = (0..SIGNERS).map(|index| seeded(2, index)).collect();
-        let owner = seeded(3, 0);
-        let identity = |name: String, kind, key: &SigningKey| GenesisIdentity { name, kind, public_key: key.public() };
-        let mut identities = vec![identity("owner".into(), IdentityKind::Organisation, &owner)];
-        for (index, key) in signers.iter().enumerate() {
-            identities.push(identity(format!("ingest {index}"), IdentityKind::Node, key));
-        }
-        let named = |(index, key): (usize, &SigningKey)| GenesisValidator {
-            name: format!("validator {index}"),
-            public_key: key.public(),
-            address: format!("127.0.0.1:{}", ports[index]),
-        };
-        let genesis = Genesis {
-            format: GENESIS_MARK.into(),
-            chain_id: "bench".into(),
-            timestamp_ms: 1,
-            validators: validators.iter().enumerate().map(named).collect(),
-            identities,
-            parameters,
-        };
-        Ok(Self { genesis, owner, signers, validators, ports })
-    }
-
-    fn network(&self) -> Result<Network> {
-        Network::start(&self.genesis, &self.validators, &self.ports)
-    }
-}
 
 /// Sorted samples.
 struct Samples(Vec<Duration>);

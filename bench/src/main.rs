@@ -8,16 +8,20 @@
 //! cargo run --release -p cairn-bench -- sim     --seeds N [--from N] | --seed N   many simulated validators, faults and lies
 //! cargo run --release -p cairn-bench -- state-proofs [--format json]   size and time of proofs about the state
 //! cargo run --release -p cairn-bench -- chain   [--format json]   four validators as processes: latency, rate, disk, replay
+//! cargo run --release -p cairn-bench -- ingest [--format json] [--records N]   Apache Kafka onto the chain against a bare consumer
 //! cargo run --release -p cairn-bench -- query   [--format json] [--scale N]   verified SQL against plain DataFusion: TPC-H, look-ups, planning
 //! cargo run --release -p cairn-bench -- differential [--queries N] [--seed N]   generated statements: the rows of plain DataFusion
+//! cargo run --release -p cairn-bench -- chaos   [--kills N] [--kafka embedded|apache] [--seed N]   kills, pauses and restarts of every role
 //! ```
 //!
-//! `sim` and `differential` measure nothing: they fail when something that must hold did not.
+//! `sim`, `chaos` and `differential` measure nothing: they fail when something that must hold did not.
 //!
 //! The rate of the whole path over real data is printed by `tests/real_data.rs`.
 
 mod chain;
+mod chaos;
 mod differential;
+mod ingest;
 mod query;
 mod records;
 mod replay;
@@ -67,6 +71,24 @@ enum What {
     Query(query::Options),
     /// Generated statements over the built-in streams: Cairn's rows against plain DataFusion's.
     Differential(differential::Options),
+    /// Records of Apache Kafka onto the chain, against a bare consumer: rate, lag, processor time, bytes at rest.
+    Ingest(ingest::Options),
+    /// Ingest of `ingest`, in its process.
+    #[command(hide = true)]
+    IngestWorker {
+        /// What it is told.
+        file: PathBuf,
+    },
+    /// Random kills, pauses and restarts of every role while records are published: nothing is lost, doubled or changed.
+    Chaos(chaos::Options),
+    /// The broker of `chaos`, in its process.
+    #[command(hide = true)]
+    EmbeddedBroker {
+        /// Its folder.
+        folder: PathBuf,
+        /// Where it listens.
+        listen: std::net::SocketAddr,
+    },
     /// One validator of `chain`, in its process.
     #[command(hide = true)]
     Validator {
@@ -111,6 +133,10 @@ fn main() -> anyhow::Result<()> {
         What::Chain { seconds } => chain::run(*seconds, arguments.rounds)?,
         What::Query(options) => query::run(options, arguments.rounds)?,
         What::Differential(options) => differential::run(options)?,
+        What::Chaos(options) => chaos::run(options)?,
+        What::EmbeddedBroker { folder, listen } => return chaos::embedded_broker(folder, *listen),
+        What::Ingest(options) => ingest::run(options, arguments.rounds)?,
+        What::IngestWorker { file } => return ingest::worker(file),
         What::Validator { file } => return chain::validator(file),
     };
     let mut out = std::io::stdout().lock();

@@ -31,7 +31,7 @@ struct ValidatorFile {
 
 /// Running validators.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     children: Vec<Option<Child>>,
     api: Vec<SocketAddr>,
     folders: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub(super) struct Network {
 }
 
 /// Free ports, all different.
-pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
@@ -50,7 +50,7 @@ const fn local(port: u16) -> SocketAddr {
 
 impl Network {
     /// Starts a process for each of `keys`; `genesis` names them at `ports`.
-    pub(super) fn start(genesis: &Genesis, keys: &[SigningKey], ports: &[u16]) -> Result<Self> {
+    pub(crate) fn start(genesis: &Genesis, keys: &[SigningKey], ports: &[u16]) -> Result<Self> {
         let folder = tempfile::tempdir().context("a temporary folder for the validators")?;
         let api_ports = free_ports(keys.len())?;
         let (mut children, mut folders) = (Vec::new(), Vec::new());
@@ -74,25 +74,25 @@ impl Network {
     }
 
     /// Where validator `index` answers.
-    pub(super) fn url(&self, index: usize) -> String {
+    pub(crate) fn url(&self, index: usize) -> String {
         format!("http://{}", self.api[index])
     }
 
     /// A client of all of them, which asks `first` first.
-    pub(super) fn client(&self, first: usize) -> Result<Client> {
+    pub(crate) fn client(&self, first: usize) -> Result<Client> {
         let order = (0..self.api.len()).map(|offset| (first + offset) % self.api.len());
         let urls = order.map(|index| self.url(index).parse()).collect::<Result<Vec<_>, _>>()?;
         Ok(Client::new(urls)?)
     }
 
     /// Height at validator `index`.
-    pub(super) async fn height(&self, index: usize) -> Result<u64> {
+    pub(crate) async fn height(&self, index: usize) -> Result<u64> {
         let status = self.client(index)?.status_of(&self.url(index).parse()?).await?;
         status["height"].as_u64().context("the status has no height")
     }
 
     /// Waits until validator `index` is at `height`.
-    pub(super) async fn wait_for_height(&self, index: usize, height: u64, patience: Duration) -> Result<()> {
+    pub(crate) async fn wait_for_height(&self, index: usize, height: u64, patience: Duration) -> Result<()> {
         let started = Instant::now();
         while self.height(index).await.unwrap_or(0) < height {
             if started.elapsed() > patience {
@@ -104,7 +104,7 @@ impl Network {
     }
 
     /// Waits until all validators follow a chain that moves.
-    pub(super) async fn ready(&self) -> Result<()> {
+    pub(crate) async fn ready(&self) -> Result<()> {
         for index in 0..self.api.len() {
             self.wait_for_height(index, 2, START_WITHIN).await?;
         }
@@ -112,7 +112,7 @@ impl Network {
     }
 
     /// Kills a validator at once.
-    pub(super) fn kill(&mut self, index: usize) -> Result<()> {
+    pub(crate) fn kill(&mut self, index: usize) -> Result<()> {
         if let Some(mut child) = self.children[index].take() {
             child.kill()?;
             child.wait()?;
@@ -121,12 +121,12 @@ impl Network {
     }
 
     /// Bytes that validator `index` has on disk (blocks that the file system gave it).
-    pub(super) fn disk_bytes(&self, index: usize) -> Result<u64> {
+    pub(crate) fn disk_bytes(&self, index: usize) -> Result<u64> {
         folder_bytes(&self.folders[index])
     }
 
     /// Resident memory of validator `index`, where the system tells.
-    pub(super) fn resident_bytes(&self, index: usize) -> Option<u64> {
+    pub(crate) fn resident_bytes(&self, index: usize) -> Option<u64> {
         let process = self.children[index].as_ref()?.id();
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
