@@ -20,7 +20,9 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.cairn.register-stream.v1+
 /// A stream whose signatures are refused or required.
 pub(super) const CONTENT_TYPE_2: &str = "application/vnd.cairn.register-stream.v2+cbor";
 const PARTITIONS_MAX: u32 = 4096;
-const SCHEMAS_MAX: usize = 64;
+/// Versions of its schema that a stream can ever have.
+pub const SCHEMAS_MAX: usize = 64;
+/// Bytes of all schemas in one statement.
 const SCHEMAS_BYTES_MAX: usize = 48 * 1024;
 const KEY_FIELDS_MAX: usize = 16;
 const ANCHORERS_MAX: usize = 64;
@@ -40,7 +42,7 @@ pub enum Format {
 }
 
 impl Format {
-    const fn code(self) -> u64 {
+    pub(super) const fn code(self) -> u64 {
         match self {
             Self::Avro => 1,
             Self::AvroConfluent => 2,
@@ -55,6 +57,11 @@ impl Format {
             3 => Some(Self::Json),
             _ => None,
         }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        let code = reader.unsigned()?;
+        Self::from_code(code).ok_or_else(|| reader.error("a format, 1 to 3", code.to_string()))
     }
 
     /// The name in definitions and tables.
@@ -266,8 +273,7 @@ impl StreamDefinition {
         reader.key(4)?;
         let partitions = reader.unsigned32()?;
         reader.key(5)?;
-        let code = reader.unsigned()?;
-        let format = Format::from_code(code).ok_or_else(|| reader.error("a format, 1 to 3", code.to_string()))?;
+        let format = Format::read(reader)?;
         reader.key(6)?;
         let schemas = read_schemas(reader)?;
         reader.key(7)?;
@@ -318,7 +324,7 @@ impl StreamDefinition {
         check_range("partitions", u64::from(self.partitions), 1, u64::from(PARTITIONS_MAX))?;
         check_range("schemas", self.schemas.len() as u64, 1, SCHEMAS_MAX as u64)?;
         let bytes: usize = self.schemas.iter().map(|schema| schema.text.len()).sum();
-        check_range("schemas, bytes in all", bytes as u64, 2, SCHEMAS_BYTES_MAX as u64)?;
+        check_schema_bytes("schemas, bytes in all", bytes)?;
         check_unique("schemas, ids", self.schemas.iter().map(|schema| schema.id))?;
         check_range("key_fields", self.key_fields.len() as u64, 0, KEY_FIELDS_MAX as u64)?;
         for field in self.key_fields.iter().chain(&self.event_time) {
@@ -342,7 +348,12 @@ fn read_schemas(reader: &mut Reader<'_>) -> Result<Vec<SchemaVersion>, CborError
     Ok(schemas)
 }
 
-fn check_range(field: &'static str, found: u64, least: u64, most: u64) -> Result<(), StatementError> {
+/// Checks how long the schemas of one statement are.
+pub(super) fn check_schema_bytes(field: &'static str, found: usize) -> Result<(), StatementError> {
+    check_range(field, found as u64, 2, SCHEMAS_BYTES_MAX as u64)
+}
+
+pub(super) fn check_range(field: &'static str, found: u64, least: u64, most: u64) -> Result<(), StatementError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }
