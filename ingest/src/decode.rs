@@ -292,6 +292,26 @@ impl StreamDecoder {
         })
     }
 
+    /// Prepares decoding by the newest version that decodes, and says why a newer one does not. The chain takes whatever
+    /// version the owner adds: one that reads nothing of what there is keeps no stream from going on under those before it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), when none decodes.
+    pub(crate) fn newest(definition: &StreamDefinition) -> Result<(StreamDefinition, Self, Option<Error>)> {
+        let mut definition = definition.clone();
+        let mut refused = None;
+        loop {
+            match Self::new(&definition) {
+                Ok(decoder) => return Ok((definition, decoder, refused)),
+                Err(error) if definition.schemas.len() < 2 => return Err(refused.unwrap_or(error)),
+                Err(error) => {
+                    refused.get_or_insert(error);
+                    definition.schemas.pop();
+                }
+            }
+        }
+    }
+
     /// The columns that [`decode`](Self::decode) gives.
     pub fn table(&self) -> &SchemaRef {
         &self.table

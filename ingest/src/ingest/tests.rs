@@ -22,8 +22,10 @@ use chain::{World, anchorer};
 
 mod apache;
 mod chain;
+mod dead_letters;
 mod registry;
 mod signed;
+mod updates;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
