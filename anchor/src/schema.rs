@@ -10,6 +10,8 @@
 //!
 //! [`conform`] brings decoded columns into this form, without a copy except for enumerations.
 //!
+//! A Protobuf schema carries the Avro record that its message becomes ([`avro_text`]); `cairn-ingest` makes both.
+//!
 //! Underscore columns, which Cairn adds, are in [`segment_schema`]; a schema's own columns cannot start with `_`.
 
 use arrow::array::{
@@ -22,6 +24,7 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use arrow_schema::ArrowError;
 use cairn_proof::statement::{Format, StreamDefinition};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,6 +66,9 @@ pub enum SchemaError {
     /// It is no Avro schema of a record.
     #[error("not the Avro schema of a record: {0}")]
     Avro(#[source] ArrowError),
+    /// It is no Protobuf schema as Cairn writes it.
+    #[error("not the schema of a Protobuf message: {0}")]
+    Protobuf(#[source] serde_json::Error),
     /// A column has a name that Cairn keeps for itself.
     #[error(
         "column {column:?} starts with '_': such names are kept for Cairn's own columns; rename the field or give it an alias"
@@ -101,7 +107,22 @@ pub enum SchemaError {
 /// [`SchemaError`], for a stream that should not have been registered.
 pub fn table_schema(stream: &StreamDefinition) -> Result<SchemaRef, SchemaError> {
     let last = stream.schemas.last().ok_or_else(|| SchemaError::None { stream: stream.name.clone() })?;
-    avro_to_arrow(&last.text)
+    avro_to_arrow(&avro_text(stream.format, &last.text)?)
+}
+
+/// The Avro record that says which columns a schema's text stands for: the text itself, or what a Protobuf schema says that
+/// its message becomes.
+///
+/// # Errors
+/// [`SchemaError::Protobuf`] for a text of such a format that says none.
+pub fn avro_text(format: Format, text: &str) -> Result<Cow<'_, str>, SchemaError> {
+    match format {
+        Format::Avro | Format::AvroConfluent | Format::Json => Ok(Cow::Borrowed(text)),
+        Format::Protobuf | Format::ProtobufConfluent => {
+            let schema: Json = serde_json::from_str(text).map_err(SchemaError::Protobuf)?;
+            Ok(Cow::Owned(schema.get("columns").unwrap_or(&Json::Null).to_string()))
+        }
+    }
 }
 
 /// The columns of a stream's segments: those of its table, then Cairn's own.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`ingest`] | reads all partitions of the registered streams and brings their batches onto the chain |
 //! | [`decode`] | a record's value → the columns of its table, or a reason to quarantine it |
+//! | [`protobuf`] | a `.proto` → a stream's schema |
 //! | [`encode`], [`publisher`] | rows → values by the stream's schema → Kafka |
 //! | [`signer`] | records that a publisher signs, by themselves or in runs |
 //! | [`registry`] | schemas of writers by Confluent's REST API |
@@ -27,6 +28,7 @@ mod error;
 pub mod ingest;
 pub mod kafka;
 pub mod metrics;
+pub mod protobuf;
 pub mod publisher;
 pub mod registry;
 mod schema;

@@ -34,6 +34,13 @@ pub fn followed_by(definition: &StreamDefinition, next: SchemaVersion) -> Result
             definition.name
         )));
     }
+    if matches!(definition.format, Format::Protobuf | Format::ProtobufConfluent) {
+        return Err(Error::input(format!(
+            "the stream {} is of format {}, whose schema cannot be updated yet: register another stream",
+            definition.name,
+            definition.format.name()
+        )));
+    }
     let mut updated = definition.clone();
     updated.schemas.push(next);
     StreamDecoder::new(&updated)?;
@@ -48,9 +55,9 @@ pub fn followed_by(definition: &StreamDefinition, next: SchemaVersion) -> Result
 /// [`Input`](crate::ErrorKind::Input), naming the schema, the field and what is allowed.
 pub fn reads_what_was_written(definition: &StreamDefinition) -> Result<()> {
     let Some((last, older)) = definition.schemas.split_last() else { return Ok(()) };
-    let new = schema::parse(&last.text)?;
+    let new = schema::of(definition, last)?;
     for version in older {
-        let old = schema::parse(&version.text)?;
+        let old = schema::of(definition, version)?;
         follows(&old, &new, definition).map_err(|error| {
             let name = &definition.name;
             Error::input(format!("schema id {} cannot follow id {} of the stream {name}", last.id, version.id))

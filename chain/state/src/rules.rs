@@ -98,7 +98,7 @@ pub fn versions_can_be_told(stream: &StreamEntry) -> Result<(), Refusal> {
             );
             Err(Refusal::new(RefusalCode::NotAllowed, message))
         }
-        Format::AvroConfluent | Format::Json => Ok(()),
+        Format::AvroConfluent | Format::Json | Format::Protobuf | Format::ProtobufConfluent => Ok(()),
     }
 }
 

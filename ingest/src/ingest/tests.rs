@@ -23,6 +23,7 @@ use chain::{World, anchorer};
 mod apache;
 mod chain;
 mod dead_letters;
+mod protobuf;
 mod registry;
 mod signed;
 mod updates;

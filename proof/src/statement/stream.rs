@@ -39,6 +39,10 @@ pub enum Format {
     AvroConfluent,
     /// One JSON object (RFC 8259).
     Json,
+    /// One Protobuf message, without framing.
+    Protobuf,
+    /// Confluent framing: 0x00, schema id as 4 bytes big-endian, the path to the message, one Protobuf message.
+    ProtobufConfluent,
 }
 
 impl Format {
@@ -47,6 +51,8 @@ impl Format {
             Self::Avro => 1,
             Self::AvroConfluent => 2,
             Self::Json => 3,
+            Self::Protobuf => 4,
+            Self::ProtobufConfluent => 5,
         }
     }
 
@@ -55,13 +61,15 @@ impl Format {
             1 => Some(Self::Avro),
             2 => Some(Self::AvroConfluent),
             3 => Some(Self::Json),
+            4 => Some(Self::Protobuf),
+            5 => Some(Self::ProtobufConfluent),
             _ => None,
         }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
         let code = reader.unsigned()?;
-        Self::from_code(code).ok_or_else(|| reader.error("a format, 1 to 3", code.to_string()))
+        Self::from_code(code).ok_or_else(|| reader.error("a format, 1 to 5", code.to_string()))
     }
 
     /// The name in definitions and tables.
@@ -71,6 +79,8 @@ impl Format {
             Self::Avro => "avro",
             Self::AvroConfluent => "avro-confluent",
             Self::Json => "json",
+            Self::Protobuf => "protobuf",
+            Self::ProtobufConfluent => "protobuf-confluent",
         }
     }
 }
@@ -122,7 +132,7 @@ impl Signatures {
 pub struct SchemaVersion {
     /// The id in Confluent framing.
     pub id: u32,
-    /// The Avro schema as JSON text.
+    /// The schema's text: Avro as JSON, or what `cairn-ingest` makes of a Protobuf message.
     pub text: String,
 }
 

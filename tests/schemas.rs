@@ -1,4 +1,4 @@
-//! A stream's schema changes while everything runs: ingest and queries take it up, the past stays as it was.
+//! Schemas with real processes: one that changes while everything runs, where the past stays as it was; and Protobuf.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines, clippy::large_futures)]
 
 mod common;
@@ -148,4 +148,63 @@ fn both_are_there(network: &Network, before: u64) {
     assert!(gone.status.code() == Some(1) && describe(&gone).contains("note"), "{}", describe(&gone));
     let versions = network.sql(&format!("SELECT schema_id FROM cairn.schemas WHERE stream = '{STREAM}' ORDER BY 1"));
     assert_eq!(versions.len(), 2, "{versions:?}");
+}
+
+const PROTO: &str = r#"syntax = "proto3";
+package city;
+import "google/protobuf/timestamp.proto";
+import "state.proto";
+message Reading {
+  string sensor = 1;
+  google.protobuf.Timestamp at = 2;
+  State state = 3;
+  Place place = 4;
+  repeated int32 counts = 5;
+  optional double value = 6;
+}
+message Place { double lat = 1; double lon = 2; }"#;
+
+#[test]
+fn protobuf_messages_are_rows() {
+    let network = &Network::new(false);
+    let _up = network.up();
+    std::fs::write(network.scratch("reading.proto"), PROTO).unwrap();
+    let states = "syntax = \"proto3\"; package city; enum State { UNKNOWN = 0; OPEN = 1; }";
+    let file = network.scratch("proto.toml");
+    let text = format!(
+        "name = \"{STREAM}\"\npartitions = 1\nformat = \"protobuf\"\nschema = \"reading.proto\"\n\
+         message = \"city.Reading\"\nkey_fields = [\"sensor\"]\nevent_time = \"at\"\n[limits]\nage_ms_max = 300\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let missing = network.command_at(&["stream", "add"]).arg(&file).output().unwrap();
+    assert!(missing.status.code() == Some(1) && describe(&missing).contains("state.proto"), "{}", describe(&missing));
+    std::fs::write(network.scratch("state.proto"), states).unwrap();
+    run(network.command_at(&["stream", "add"]).arg(&file));
+
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", network.brokers()).create().unwrap();
+    // sensor "a", at 1970-01-01T00:00:01.5Z, open, a place at (1.0, 0), counts 1 and 2; then nothing; then no message.
+    let whole = [
+        &[0x0a, 1, b'a', 0x12, 8, 0x08, 1, 0x10, 0x80, 0xca, 0xb5, 0xee, 1, 0x18, 1][..],
+        &[0x22, 9, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x2a, 2, 1, 2],
+    ]
+    .concat();
+    for value in [&whole[..], b"", b"\x0a\xff"] {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(STREAM).partition(0).payload(value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+    network.wait_anchored(60);
+    let rows = network.sql(&format!(
+        "SELECT sensor, CAST(at AS BIGINT) AS at, state, place['lat'] AS lat, counts[2] AS second, value IS NULL AS missing \
+         FROM {STREAM} ORDER BY _offset"
+    ));
+    let expected = [
+        serde_json::json!({ "sensor": "a", "at": 1_500_000_000, "state": "OPEN", "lat": 1.0, "second": 2, "missing": true }),
+        serde_json::json!({ "sensor": "", "at": null, "state": "UNKNOWN", "lat": null, "second": null, "missing": true }),
+    ];
+    assert_eq!(rows, expected);
+    let reasons = network.sql("SELECT reason FROM cairn.quarantine");
+    assert_eq!(reasons.len(), 1);
+    assert_eq!(reasons[0]["reason"], "not a Protobuf message of the type city.Reading");
+    network.audit_is_clean();
 }
