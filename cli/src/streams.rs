@@ -37,7 +37,7 @@ pub(crate) enum StreamCommand {
         /// Folder of the network.
         #[arg(long, default_value = "cairn-data")]
         dir: PathBuf,
-        /// The stream's definition, with a schema of another id: schema and schema_id, or a further one of [[schemas]].
+        /// The stream's definition, with a schema of another id: schema and schema_id, or a further one in its list `schemas`.
         file: PathBuf,
         /// Signs it: keys/NAME.key of the stream's owner.
         #[arg(long, value_name = "NAME", default_value = "owner")]
