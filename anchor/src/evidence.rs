@@ -2,10 +2,12 @@
 
 use crate::raw::{RawBatch, RawError};
 use crate::roots::{AnchoredObject, PathError};
+use crate::schema;
 use crate::secrets::{SecretError, SecretStore};
 use crate::segment::{self, Columns, SegmentError};
 use crate::verified::{OpenError, VerifiedStore, VerifyError};
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, AsArray as _, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use cairn_chain_client::AnchorEntry;
 use cairn_proof::record::BatchSecret;
@@ -104,6 +106,20 @@ pub(crate) async fn records(
     let rows = rows.map_err(|source| EvidenceError::Segment { path: path(), source })?;
     let raw = RawBatch::from_rows(anchor.partition, anchor.first, anchor.last, &rows);
     Ok((rows, raw.map_err(|source| EvidenceError::Rows { path: path(), source })?))
+}
+
+/// Why the rows of a segment are quarantined; null where they are not.
+pub(crate) fn reasons(anchor: &Anchor, rows: &RecordBatch) -> Result<StringArray, EvidenceError> {
+    let found = rows.column_by_name(schema::ERROR);
+    let reasons = found.and_then(|column| column.as_string_opt::<i32>()).cloned();
+    reasons.ok_or_else(|| EvidenceError::Rows {
+        path: anchor.segment.path.clone(),
+        source: RawError::Column {
+            column: schema::ERROR,
+            expected: DataType::Utf8,
+            found: found.map_or_else(|| "missing".to_owned(), |column| column.data_type().to_string()),
+        },
+    })
 }
 
 /// The batch secret of an anchor.

@@ -25,6 +25,7 @@ use crate::seal::{DecodedColumns, SealError, new_secret, seal};
 use crate::secrets::{SecretError, SecretStore};
 use crate::segment::Columns;
 use crate::store::{SegmentStore, StoreError};
+use arrow::array::StringArray;
 use cairn_chain_client::{AnchorEntry, ClientError, Follower, SubmitError, Submitter};
 use cairn_chain_state::{Head, Refusal, RefusalCode};
 use cairn_proof::signed_record::Sequences;
@@ -227,6 +228,18 @@ impl Anchorer {
         let segment = evidence::verified_segment(entry, &store).await?;
         let (_, raw) = evidence::records(&entry.anchor, segment, Columns::Own).await?;
         Ok(raw)
+    }
+
+    /// The records of a finalized anchor as [`Anchorer::records_of`] gives them, and for each why it is quarantined; null
+    /// for those that are not.
+    ///
+    /// # Errors
+    /// As [`Anchorer::records_of`].
+    pub async fn quarantine_of(&self, entry: &AnchorEntry) -> Result<(RawBatch, StringArray), EvidenceError> {
+        let store = self.segments.verified(Arc::new(Roots::new()))?;
+        let segment = evidence::verified_segment(entry, &store).await?;
+        let (rows, raw) = evidence::records(&entry.anchor, segment, Columns::Own).await?;
+        Ok((raw, evidence::reasons(&entry.anchor, &rows)?))
     }
 
     /// The last sequence numbers of a partition's publishers after the batch that `previous` anchored: from its segment,

@@ -10,14 +10,22 @@
 //!
 //! [`conform`] brings decoded columns into this form, without a copy except for enumerations.
 //!
+//! A Protobuf schema carries the Avro record that its message becomes ([`avro_text`]); `cairn-ingest` makes both.
+//!
 //! Underscore columns, which Cairn adds, are in [`segment_schema`]; a schema's own columns cannot start with `_`.
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch,
+    StringArray, StructArray,
+};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use arrow_schema::ArrowError;
-use cairn_proof::statement::StreamDefinition;
+use cairn_proof::statement::{Format, StreamDefinition};
+use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How deep records, arrays and maps of a schema may be nested.
@@ -58,6 +66,9 @@ pub enum SchemaError {
     /// It is no Avro schema of a record.
     #[error("not the Avro schema of a record: {0}")]
     Avro(#[source] ArrowError),
+    /// It is no Protobuf schema as Cairn writes it.
+    #[error("not the schema of a Protobuf message: {0}")]
+    Protobuf(#[source] serde_json::Error),
     /// A column has a name that Cairn keeps for itself.
     #[error(
         "column {column:?} starts with '_': such names are kept for Cairn's own columns; rename the field or give it an alias"
@@ -96,7 +107,22 @@ pub enum SchemaError {
 /// [`SchemaError`], for a stream that should not have been registered.
 pub fn table_schema(stream: &StreamDefinition) -> Result<SchemaRef, SchemaError> {
     let last = stream.schemas.last().ok_or_else(|| SchemaError::None { stream: stream.name.clone() })?;
-    avro_to_arrow(&last.text)
+    avro_to_arrow(&avro_text(stream.format, &last.text)?)
+}
+
+/// The Avro record that says which columns a schema's text stands for: the text itself, or what a Protobuf schema says that
+/// its message becomes.
+///
+/// # Errors
+/// [`SchemaError::Protobuf`] for a text of such a format that says none.
+pub fn avro_text(format: Format, text: &str) -> Result<Cow<'_, str>, SchemaError> {
+    match format {
+        Format::Avro | Format::AvroConfluent | Format::Json => Ok(Cow::Borrowed(text)),
+        Format::Protobuf | Format::ProtobufConfluent => {
+            let schema: Json = serde_json::from_str(text).map_err(SchemaError::Protobuf)?;
+            Ok(Cow::Owned(schema.get("columns").unwrap_or(&Json::Null).to_string()))
+        }
+    }
 }
 
 /// The columns of a stream's segments: those of its table, then Cairn's own.
@@ -161,6 +187,40 @@ pub fn avro_to_arrow(text: &str) -> Result<SchemaRef, SchemaError> {
     }
     refuse_duplicates(&fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>())?;
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// What stands in a column where a record was written before the stream's newest schema had the field: one value each,
+/// by column. Columns that are not named are null there.
+///
+/// A value of `avro-confluent` that lacks a field gets the field's default when it is decoded, so a segment that was
+/// written before has it too. One of `json` gets null, and so do its segments. Plain `avro` has one schema for ever.
+///
+/// # Errors
+/// As [`table_schema`].
+pub fn defaults(stream: &StreamDefinition) -> Result<BTreeMap<String, ArrayRef>, SchemaError> {
+    let table = table_schema(stream)?;
+    let last = stream.schemas.last().filter(|_| stream.format == Format::AvroConfluent && stream.schemas.len() > 1);
+    let schema: Json = last.and_then(|last| serde_json::from_str(&last.text).ok()).unwrap_or_default();
+    let fields = schema.get("fields").and_then(Json::as_array);
+    let named =
+        fields.into_iter().flatten().filter_map(|field| Some((field.get("name")?.as_str()?, field.get("default")?)));
+    let value = |(name, default): (&str, &Json)| {
+        Some((name.to_owned(), default_value(default, table.field_with_name(name).ok()?.data_type())?))
+    };
+    Ok(named.filter_map(value).collect())
+}
+
+/// A default of a schema as one value of its column: numbers, texts and booleans, as long as they are exactly that.
+#[must_use]
+pub fn default_value(default: &Json, column: &DataType) -> Option<ArrayRef> {
+    Some(match column {
+        DataType::Boolean => Arc::new(BooleanArray::from(vec![default.as_bool()?])),
+        DataType::Int32 => Arc::new(Int32Array::from(vec![i32::try_from(default.as_i64()?).ok()?])),
+        DataType::Int64 => Arc::new(Int64Array::from(vec![default.as_i64()?])),
+        DataType::Float64 => Arc::new(Float64Array::from(vec![default.as_f64()?])),
+        DataType::Utf8 => Arc::new(StringArray::from(vec![default.as_str()?])),
+        _ => return None,
+    })
 }
 
 /// The schema that `arrow-avro` itself decodes to.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::{Client, Url};
 use cairn_chain_node::{ApiConfig, BlockConfig, MempoolConfig, NodeConfig, Peer, Witness};
+use cairn_ingest::DeadLetterConfig;
 use cairn_ingest::config::IngestConfig;
 use cairn_ingest::kafka::KafkaConfig;
 use cairn_proof::genesis::Genesis;
@@ -90,6 +91,32 @@ pub(crate) struct IngestSection {
     /// Where schemas of writers are looked up that a stream does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) registry: Option<registry::RegistrySection>,
+    /// Where quarantined records go besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dead_letter: Option<DeadLetterSection>,
+}
+
+/// Where quarantined records go besides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadLetterSection {
+    /// The topic; `{topic}` and `{stream}` stand for a stream's topic and name.
+    pub(crate) topic: String,
+    /// How many partitions such a topic gets when ingest makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partitions: Option<u32>,
+    /// Whether what was anchored before it was turned on is delivered too.
+    #[serde(default)]
+    pub(crate) backfill: bool,
+}
+
+impl DeadLetterSection {
+    fn effective(&self, home: &Home) -> DeadLetterConfig {
+        let mut config = DeadLetterConfig::new(&self.topic, home.dead_letters_file());
+        config.partitions = self.partitions.unwrap_or(config.partitions);
+        config.backfill = self.backfill;
+        config
+    }
 }
 
 /// The role that answers SQL.
@@ -273,6 +300,10 @@ impl Config {
     pub(crate) fn ingest(&self, home: &Home) -> Result<IngestConfig> {
         let mut config = IngestConfig::new(self.kafka());
         config.registry = self.ingest.registry.as_ref().map(|registry| registry.effective(home.path())).transpose()?;
+        config.dead_letter = self.ingest.dead_letter.as_ref().map(|letters| letters.effective(home));
+        if let Some(letters) = &config.dead_letter {
+            letters.check().context("[ingest.dead_letter]")?;
+        }
         if let Some(mib) = self.ingest.memory_mib_max {
             config.memory_bytes_max = mib << 20;
         }

@@ -7,6 +7,7 @@
 //! DIR/data/validator-N/     voting history, blocks            DIR/keys/secrets.key      encrypts batch secrets
 //! DIR/data/broker/          the embedded broker's records     DIR/objects/              segments
 //! DIR/logs/ROLE.log         what each role logs               DIR/secrets/              batch secrets, encrypted
+//! DIR/data/dead-letters.json  which dead letters were delivered
 //! ```
 
 use std::fs;
@@ -73,6 +74,11 @@ impl Home {
 
     pub(crate) fn broker_data(&self) -> PathBuf {
         self.0.join("data/broker")
+    }
+
+    /// Which dead letters were delivered.
+    pub(crate) fn dead_letters_file(&self) -> PathBuf {
+        self.0.join("data/dead-letters.json")
     }
 
     /// A file that a role holds locked while it runs.

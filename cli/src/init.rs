@@ -244,6 +244,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
             memory_mib_max: None,
             fetch_mib_max: None,
             registry: None,
+            dead_letter: None,
         },
         query: QuerySection {
             metrics: listen(ports.query_metrics()),

@@ -6,12 +6,13 @@
 //! a file that passes here is not refused later for its form. Who may anchor is not in the file: the caller adds it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cairn_ingest::decode::StreamDecoder;
 use cairn_ingest::encode::Encoder;
+use cairn_ingest::protobuf;
 use cairn_proof::Digest;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::statement::{BatchLimits, Format, SchemaVersion, Signatures, StatementError, StreamDefinition};
@@ -20,7 +21,8 @@ use serde::Deserialize;
 /// A definition is a few lines; a schema has to fit into one statement with room to spare.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Formats by the name that they have in files.
-const FORMATS: [Format; 3] = [Format::Avro, Format::AvroConfluent, Format::Json];
+const FORMATS: [Format; 5] =
+    [Format::Avro, Format::AvroConfluent, Format::Json, Format::Protobuf, Format::ProtobufConfluent];
 /// The id in Confluent framing where the file names none.
 const SCHEMA_ID_DEFAULT: u32 = 1;
 
@@ -62,13 +64,13 @@ pub(crate) const BUILT_IN: [BuiltIn; 3] = [
 /// The built-in streams, without anchorers. (A network's own copies of the files are what a role reads.)
 #[cfg(test)]
 pub(crate) fn built_in() -> Result<Vec<StreamDefinition>> {
-    let stream = |built_in: &BuiltIn| {
-        parse(&format!("{}.toml (built in)", built_in.name), built_in.definition, |file| {
+    let stream = |built_in: BuiltIn| {
+        parse(&format!("{}.toml (built in)", built_in.name), built_in.definition, move |file| {
             ensure!(file == Path::new(built_in.schema_file), "the built-in file is {}", built_in.schema_file);
             Ok(built_in.schema.to_owned())
         })
     };
-    BUILT_IN.iter().map(stream).collect()
+    BUILT_IN.into_iter().map(stream).collect()
 }
 
 /// Reads a stream definition and its schema files, which it names relative to itself. Anchorers are left empty.
@@ -77,8 +79,8 @@ pub(crate) fn built_in() -> Result<Vec<StreamDefinition>> {
 /// When a file cannot be read, or holds what it may not hold: names file, key, value and what is allowed.
 pub(crate) fn read(path: &Path) -> Result<StreamDefinition> {
     let text = read_text(path)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    parse(&path.display().to_string(), &text, |file| read_text(&folder.join(file)))
+    let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
+    parse(&path.display().to_string(), &text, move |file| read_text(&folder.join(file)))
 }
 
 /// The file as it is written.
@@ -91,6 +93,7 @@ struct StreamFile {
     format: String,
     schema: Option<PathBuf>,
     schema_id: Option<u32>,
+    message: Option<String>,
     schemas: Option<Vec<SchemaEntry>>,
     key_fields: Vec<String>,
     event_time: Option<String>,
@@ -119,13 +122,23 @@ struct LimitsEntry {
 }
 
 /// Parses a definition. `label` names it in errors; `load` gives the text of the schema files that it names.
-fn parse(label: &str, text: &str, load: impl Fn(&Path) -> Result<String>) -> Result<StreamDefinition> {
+fn parse(
+    label: &str,
+    text: &str,
+    load: impl Fn(&Path) -> Result<String> + Send + Sync + 'static,
+) -> Result<StreamDefinition> {
     let file: StreamFile = toml::from_str(text).map_err(|error| anyhow!("{label}: {error}"))?;
-    let schemas = load_schemas(label, &file, load)?;
     let format = FORMATS.into_iter().find(|format| format.name() == file.format).ok_or_else(|| {
         let allowed = FORMATS.map(Format::name).join(", ");
         anyhow!("{label}: format = {:?}: allowed are {allowed}", file.format)
     })?;
+    let schemas = match format {
+        Format::Protobuf | Format::ProtobufConfluent => vec![load_protobuf(label, &file, load)?],
+        Format::Avro | Format::AvroConfluent | Format::Json => {
+            ensure!(file.message.is_none(), "{label}: message belongs to the formats protobuf and protobuf-confluent");
+            load_schemas(label, &file, load)?
+        }
+    };
     let limits = BatchLimits::default();
     let mut definition = StreamDefinition {
         topic: file.topic.unwrap_or_else(|| file.name.clone()),
@@ -166,6 +179,26 @@ fn load_schemas(label: &str, file: &StreamFile, load: impl Fn(&Path) -> Result<S
     }
 }
 
+/// `schema = FILE.proto`, `message` and `schema_id`. What the file imports lies beside the definition too.
+fn load_protobuf(
+    label: &str,
+    file: &StreamFile,
+    load: impl Fn(&Path) -> Result<String> + Send + Sync + 'static,
+) -> Result<SchemaVersion> {
+    let (Some(path), None, Some(message)) = (&file.schema, &file.schemas, &file.message) else {
+        bail!("{label}: format {} needs schema = \"FILE.proto\" and message = \"PACKAGE.MESSAGE\"", file.format);
+    };
+    let name = path.to_str().with_context(|| format!("{label}: schema is no text"))?;
+    let by_name = move |name: &str| {
+        load(Path::new(name)).map_err(|error| {
+            let kind = error.root_cause().downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind);
+            io::Error::new(kind, format!("{error:#}"))
+        })
+    };
+    let text = protobuf::compile(name, message, by_name).map_err(|error| anyhow!("{label}: schema: {error}"))?;
+    Ok(SchemaVersion { id: file.schema_id.unwrap_or(SCHEMA_ID_DEFAULT), text })
+}
+
 /// What the chain will check, checked here, with somebody standing in for the anchorers.
 fn check_form(label: &str, definition: &mut StreamDefinition) -> Result<()> {
     definition.anchorers = vec![IdentityId(Digest::ZERO)];
@@ -182,7 +215,10 @@ fn check_form(label: &str, definition: &mut StreamDefinition) -> Result<()> {
 /// The schema, as those who read and write the records see it.
 fn check_fields(label: &str, definition: &StreamDefinition) -> Result<()> {
     let decoder = StreamDecoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
-    Encoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
+    if !matches!(definition.format, Format::Protobuf | Format::ProtobufConfluent) {
+        // Protobuf is read here, and not written.
+        Encoder::new(definition).map_err(|error| anyhow!("{label}: schema: {error}"))?;
+    }
     for name in &definition.key_fields {
         let nested = decoder.table().field_with_name(name).is_ok_and(|field| field.data_type().is_nested());
         ensure!(!nested, "{label}: key_fields: {name:?} is a record, an array or a map: a key is made of plain fields");

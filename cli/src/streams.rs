@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use cairn_chain_client::Follower;
 use cairn_ingest::topics::{TopicSpec, ensure_topics};
-use cairn_proof::statement::{Body, Role, SetRole, StreamDefinition, TransferStream};
+use cairn_ingest::update::followed_by;
+use cairn_proof::statement::{Body, Role, SchemaVersion, SetRole, StreamDefinition, TransferStream, UpdateStream};
 
 use crate::chain::Chain;
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::output::{Format, Table};
 use crate::publish::definition_of;
 use crate::{reference, stream_file};
 
-/// Register a stream from its definition, give and take rights on it, or list the registered ones.
+/// Register a stream from its definition, add schemas, give and take rights on it, or list the registered ones.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum StreamCommand {
     /// Register a stream: its topic is made if it is missing, and ingest takes it up at once.
@@ -27,6 +28,20 @@ pub(crate) enum StreamCommand {
         dir: PathBuf,
         /// The definition: name, topic, partitions, format, schema, key fields, event-time field, limits.
         file: PathBuf,
+    },
+    /// Add versions to a stream's schema: those of the file that the chain does not have. Nothing else of a stream changes.
+    #[command(
+        after_help = "Example:\n  cairn stream update --dir city air.quality.toml\n\nThe new schema must read all that was written under the older ones: fields may be added and left out, numbers may become\nwider (schemas/README.md). Writers may use it from the height that is printed on; ingest and queries need no restart."
+    )]
+    Update {
+        /// Folder of the network.
+        #[arg(long, default_value = "cairn-data")]
+        dir: PathBuf,
+        /// The stream's definition, with a schema of another id: schema and schema_id, or a further one in its list `schemas`.
+        file: PathBuf,
+        /// Signs it: keys/NAME.key of the stream's owner.
+        #[arg(long, value_name = "NAME", default_value = "owner")]
+        owner_key: String,
     },
     /// Give an identity a role for a stream.
     #[command(
@@ -108,6 +123,7 @@ pub(crate) async fn stream(command: &StreamCommand) -> Result<()> {
         StreamCommand::RevokeRole(args) => set_role(args, false).await,
         StreamCommand::Transfer { dir, stream, to, owner_key } => transfer(dir, stream, to, owner_key).await,
         StreamCommand::Add { dir, file } => add(dir, file).await,
+        StreamCommand::Update { dir, file, owner_key } => update(dir, file, owner_key).await,
         StreamCommand::List { dir, format } => list(dir, *format).await,
     }
 }
@@ -148,6 +164,75 @@ async fn add(dir: &Path, file: &Path) -> Result<()> {
         definition.partitions,
         definition.format.name()
     )
+}
+
+async fn update(dir: &Path, file: &Path, owner_key: &str) -> Result<()> {
+    let wanted = stream_file::read(file)?;
+    let chain = Chain::open(dir).await?;
+    let mut definition = definition_of(&chain.follower, &wanted.name)?;
+    let label = file.display();
+    nothing_else_changes(&definition, &wanted).with_context(|| label.to_string())?;
+    let added = added_versions(&definition, &wanted).with_context(|| label.to_string())?;
+    let mut updates = Vec::with_capacity(added.len());
+    // All are checked before the first is sent.
+    for schema in added {
+        let versions = u32::try_from(definition.schemas.len()).unwrap_or(u32::MAX);
+        let (stream, format) = (definition.name.clone(), definition.format);
+        definition = followed_by(&definition, schema.clone()).with_context(|| label.to_string())?;
+        updates.push(UpdateStream { stream, format, versions, schema });
+    }
+    let submitter = chain.submitter(owner_key)?;
+    for update in updates {
+        let (id, version) = (update.schema.id, update.versions + 1);
+        let done = chain.say(&submitter, &Body::UpdateStream(update)).await?;
+        crate::say!("stream {} has version {version}, schema id {id}, since height {}", wanted.name, done.height)?;
+    }
+    Ok(())
+}
+
+/// An update is about schemas alone: what else the file says must be what the chain has.
+fn nothing_else_changes(registered: &StreamDefinition, wanted: &StreamDefinition) -> Result<()> {
+    let differs = [
+        ("topic", registered.topic != wanted.topic),
+        ("partitions", registered.partitions != wanted.partitions),
+        ("format", registered.format != wanted.format),
+        ("key_fields", registered.key_fields != wanted.key_fields),
+        ("event_time", registered.event_time != wanted.event_time),
+        ("limits", registered.limits != wanted.limits),
+        ("gaps_allowed", registered.gaps_allowed != wanted.gaps_allowed),
+        ("signatures", registered.signatures != wanted.signatures),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        Some((key, _)) => bail!(
+            "{key} is not what stream {} was registered with, and no update changes it: put it back, or register another \
+             stream",
+            registered.name
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The versions of the file that the chain does not have, in the file's order.
+fn added_versions(registered: &StreamDefinition, wanted: &StreamDefinition) -> Result<Vec<SchemaVersion>> {
+    let mut added = Vec::new();
+    for version in &wanted.schemas {
+        match registered.schemas.iter().find(|known| known.id == version.id) {
+            Some(known) if known.text == version.text => {}
+            Some(_) => {
+                let next = registered.schemas.iter().map(|known| known.id).max().unwrap_or_default().saturating_add(1);
+                bail!(
+                    "schema id {} is that of another text on the chain, and a version never changes: give the new one an \
+                     id of its own, such as schema_id = {next}",
+                    version.id
+                );
+            }
+            None => added.push(version.clone()),
+        }
+    }
+    if added.is_empty() {
+        bail!("stream {} has every schema of the file; name one more, with an id of its own", registered.name);
+    }
+    Ok(added)
 }
 
 async fn list(dir: &Path, format: Format) -> Result<()> {

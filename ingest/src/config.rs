@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dead_letter::DeadLetterConfig;
 use crate::error::{Error, Result};
 use crate::kafka::KafkaConfig;
 use crate::registry::RegistryConfig;
@@ -33,6 +34,9 @@ pub struct IngestConfig {
     /// Where schemas of writers are looked up that a stream with Confluent framing does not have; nowhere, if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryConfig>,
+    /// Where quarantined records go besides; nowhere, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetterConfig>,
 }
 
 fn default_memory_bytes_max() -> u64 {
@@ -66,6 +70,7 @@ impl IngestConfig {
             probe_interval_ms: default_probe_interval_ms(),
             stop_grace_ms: default_stop_grace_ms(),
             registry: None,
+            dead_letter: None,
         }
     }
 
@@ -80,7 +85,8 @@ impl IngestConfig {
         in_range("seal_tasks_max", self.seal_tasks_max as u64, 1..=256)?;
         in_range("probe_interval_ms", self.probe_interval_ms, 100..=60_000)?;
         in_range("stop_grace_ms", self.stop_grace_ms, 0..=60_000)?;
-        self.registry.as_ref().map_or(Ok(()), RegistryConfig::check)
+        self.registry.as_ref().map_or(Ok(()), RegistryConfig::check)?;
+        self.dead_letter.as_ref().map_or(Ok(()), DeadLetterConfig::check)
     }
 }
 

@@ -17,6 +17,8 @@
 //! | --- | --- |
 //! | `avro` | one Avro datum by the last schema, to the last byte |
 //! | `avro-confluent` | 0x00, schema id (4 bytes, big-endian), one datum by that schema, resolved to the last; the schema is one of the stream's, or one of a registry that is kept with the segment |
+//! | `protobuf` | one message of the stream's type, to the last byte; fields that it does not have are passed over |
+//! | `protobuf-confluent` | 0x00, schema id, the path to the message's type in its file, one such message |
 //! | `json` | one JSON object (RFC 8259), nothing but white space around it |
 //!
 //! **JSON by an Avro schema.** A field that is missing is null; one that the schema does not have is ignored; one that
@@ -42,11 +44,12 @@ use cairn_anchor::audit::ValueDecoder;
 use cairn_anchor::raw::RawBatch;
 use cairn_anchor::seal::DecodedColumns;
 use cairn_proof::signed_record::HEADER_PREFIX;
-use cairn_proof::statement::{ChainTag, Format, StreamDefinition};
+use cairn_proof::statement::{ChainTag, Format, SchemaVersion, StreamDefinition};
 use cairn_proof::writer_schemas::WriterSchemas;
 
 use crate::columns::Columns;
 use crate::error::{Error, Result};
+use crate::protobuf;
 use crate::schema::{self, Record};
 use crate::signatures;
 
@@ -249,6 +252,8 @@ pub struct StreamDecoder {
     plans: HashMap<u32, Arc<Plan>>,
     /// Why other schema ids cannot be decoded by, where more is known than that.
     refused: HashMap<u32, String>,
+    /// For Protobuf alone.
+    message: Option<Arc<protobuf::Plan>>,
     table_id: u32,
     record_bytes_max: usize,
 }
@@ -264,14 +269,16 @@ impl StreamDecoder {
         let Some(last) = definition.schemas.last() else {
             return Err(Error::input(format!("the stream {} has no schema", definition.name)));
         };
-        let record = schema::parse(&last.text).map_err(stream)?;
+        let record = schema::of(definition, last).map_err(stream)?;
         let table = cairn_anchor::schema::table_schema(definition)
             .map_err(|error| Error::input(format!("the stream {}", definition.name)).because(error))?;
         // Shows now, and not at the first record, what has no column.
         Columns::new(record.clone(), table.clone()).map_err(stream)?;
+        let message = message_plan(definition, last).map_err(stream)?;
         let mut plans = HashMap::new();
         for version in &definition.schemas {
-            if definition.format == Format::Json || (definition.format == Format::Avro && version.id != last.id) {
+            let avro = matches!(definition.format, Format::Avro | Format::AvroConfluent);
+            if !avro || (definition.format == Format::Avro && version.id != last.id) {
                 continue;
             }
             let writer = schema::parse(&version.text)
@@ -287,9 +294,30 @@ impl StreamDecoder {
             table,
             plans,
             refused: HashMap::new(),
+            message,
             table_id: last.id,
             record_bytes_max: usize::try_from(definition.limits.bytes_max).unwrap_or(usize::MAX),
         })
+    }
+
+    /// Prepares decoding by the newest version that decodes, and says why a newer one does not. The chain takes whatever
+    /// version the owner adds: one that reads nothing of what there is keeps no stream from going on under those before it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), when none decodes.
+    pub(crate) fn newest(definition: &StreamDefinition) -> Result<(StreamDefinition, Self, Option<Error>)> {
+        let mut definition = definition.clone();
+        let mut refused = None;
+        loop {
+            match Self::new(&definition) {
+                Ok(decoder) => return Ok((definition, decoder, refused)),
+                Err(error) if definition.schemas.len() < 2 => return Err(refused.unwrap_or(error)),
+                Err(error) => {
+                    refused.get_or_insert(error);
+                    definition.schemas.pop();
+                }
+            }
+        }
     }
 
     /// The columns that [`decode`](Self::decode) gives.
@@ -377,6 +405,11 @@ impl StreamDecoder {
                 format!("{} bytes, more than the stream's limit of {}", value.len(), self.record_bytes_max),
             ));
         }
+        if self.message.is_some() && value.len() > protobuf::VALUE_BYTES_MAX {
+            let text =
+                format!("{} bytes, more than a Protobuf message may have: {}", value.len(), protobuf::VALUE_BYTES_MAX);
+            return Err(Reason::coded(ReasonCode::Oversize, text));
+        }
         let mut budget = Budget::of(value);
         match self.format {
             Format::Json => json::decode(value, &self.record, &mut columns.columns, &mut budget, scratch),
@@ -385,20 +418,53 @@ impl StreamDecoder {
                 let (id, datum) = confluent(value)?;
                 self.plan(id)?.decode(datum, &mut columns.columns, &mut budget)
             }
+            Format::Protobuf => self.message()?.decode(value, &mut columns.columns, &mut budget),
+            Format::ProtobufConfluent => {
+                let (id, indexes, datum) = protobuf::framed(value)?;
+                if id != self.table_id {
+                    return Err(unknown_schema(id));
+                }
+                let plan = self.message()?;
+                plan.is_at(&indexes)?;
+                plan.decode(datum, &mut columns.columns, &mut budget)
+            }
         }
     }
 
+    fn message(&self) -> Result<&protobuf::Plan, Reason> {
+        self.message.as_deref().ok_or_else(|| unknown_schema(self.table_id))
+    }
+
     fn plan(&self, id: u32) -> Result<&Plan, Reason> {
-        self.plans.get(&id).map(Arc::as_ref).ok_or_else(|| {
-            let plain = || format!("schema id {id} is not one of the stream's");
-            Reason::coded(ReasonCode::UnknownSchema, self.refused.get(&id).cloned().unwrap_or_else(plain))
+        self.plans.get(&id).map(Arc::as_ref).ok_or_else(|| match self.refused.get(&id) {
+            Some(why) => Reason::coded(ReasonCode::UnknownSchema, why.clone()),
+            None => unknown_schema(id),
         })
     }
 }
 
+fn unknown_schema(id: u32) -> Reason {
+    Reason::coded(ReasonCode::UnknownSchema, format!("schema id {id} is not one of the stream's"))
+}
+
+/// What messages of a Protobuf stream are read by; nothing for other formats.
+fn message_plan(definition: &StreamDefinition, last: &SchemaVersion) -> Result<Option<Arc<protobuf::Plan>>> {
+    if !matches!(definition.format, Format::Protobuf | Format::ProtobufConfluent) {
+        return Ok(None);
+    }
+    if definition.schemas.len() > 1 {
+        return Err(Error::input(format!(
+            "it has {} versions of its schema: a stream of format {} has one",
+            definition.schemas.len(),
+            definition.format.name()
+        )));
+    }
+    Ok(Some(Arc::new(protobuf::Plan::new(&last.text)?)))
+}
+
 /// Splits the [Confluent header](https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format)
 /// off: a zero byte, then the schema's id.
-fn confluent(value: &[u8]) -> Result<(u32, &[u8]), Reason> {
+pub(crate) fn confluent(value: &[u8]) -> Result<(u32, &[u8]), Reason> {
     let short = || {
         Reason::coded(
             ReasonCode::UnknownSchema,

@@ -135,7 +135,14 @@ impl Encoder {
         let Some(last) = definition.schemas.last() else {
             return Err(Error::input(format!("the stream {} has no schema", definition.name)));
         };
-        let record = schema::parse(&last.text)
+        if matches!(definition.format, Format::Protobuf | Format::ProtobufConfluent) {
+            return Err(Error::input(format!(
+                "the stream {} is of format {}, which is not written here: publish to its topic with a Protobuf library",
+                definition.name,
+                definition.format.name()
+            )));
+        }
+        let record = schema::of(definition, last)
             .map_err(|error| Error::input(format!("the stream {}", definition.name)).because(error))?;
         let position = |setting: &str, name: &String| {
             record.position(name).ok_or_else(|| {
@@ -255,7 +262,8 @@ impl Encoder {
                 }
                 message.value.push(b'}');
             }
-            Format::Avro | Format::AvroConfluent => {
+            // Protobuf is refused above.
+            Format::Avro | Format::AvroConfluent | Format::Protobuf | Format::ProtobufConfluent => {
                 if self.format == Format::AvroConfluent {
                     message.value.push(0);
                     message.value.extend_from_slice(&self.schema_id.to_be_bytes());

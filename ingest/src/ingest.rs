@@ -42,12 +42,13 @@ use cairn_chain_client::Follower;
 use cairn_proof::Partition;
 use cairn_proof::identity::IdentityId;
 use cairn_proof::statement::{Role, StreamDefinition};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use progress::PartitionStatus;
 
 use crate::config::IngestConfig;
+use crate::dead_letter::{Cursors, DeadLetters, TURNS};
 use crate::decode::StreamDecoder;
 use crate::error::{Error, Result};
 use crate::kafka::{KafkaConfig, Quiet, TopicIds};
@@ -77,6 +78,7 @@ pub struct RunningIngest {
     ended: watch::Receiver<bool>,
     supervisor: JoinHandle<()>,
     prober: JoinHandle<()>,
+    dead_letters: Option<JoinHandle<()>>,
     progress: Arc<Progress>,
     grace: Duration,
 }
@@ -102,6 +104,11 @@ impl Ingest {
             ledger.streams().values().map(|entry| entry.definition.partitions as usize).sum::<usize>()
         };
         let registry = config.registry.as_ref().map(|registry| Registry::new(registry, metrics.clone())).transpose()?;
+        let cursors = config.dead_letter.as_ref().map(|config| {
+            let chain = *follower.ledger().state().chain();
+            Cursors::open(&config.cursor_file, &chain)
+        });
+        let cursors = cursors.transpose()?;
         let topics = TopicIds::default();
         let source = Source::connect(config, expected.max(16), &topics)?;
         let (commands, receiver) = std::sync::mpsc::channel();
@@ -131,13 +138,18 @@ impl Ingest {
                 ends.send_replace(true);
             })
             .map_err(|error| Error::retry("the reading thread cannot be started").because(error))?;
+        let dead_letters = config.dead_letter.clone().zip(cursors).map(|(letters, cursors)| {
+            let (kafka, anchorer, metrics) = (config.kafka.clone(), anchorer.clone(), metrics.clone());
+            let turns = Semaphore::new(TURNS);
+            tokio::spawn(DeadLetters { config: letters, kafka, anchorer, identity, cursors, metrics, turns }.run())
+        });
         let history = History::new(anchorer, config.kafka.clone(), topics.clone());
         let supervisor = tokio::spawn(supervise(history, identity, sender.clone()));
         let every = Duration::from_millis(config.probe_interval_ms);
         let asking = Asking { kafka: config.kafka.clone(), topics, progress: progress.clone() };
         let prober = tokio::spawn(probe(asking, every, metrics, sender.clone()));
         let grace = Duration::from_millis(config.stop_grace_ms);
-        Ok(RunningIngest { sender, worker: Some(worker), ended, supervisor, prober, progress, grace })
+        Ok(RunningIngest { sender, worker: Some(worker), ended, supervisor, prober, dead_letters, progress, grace })
     }
 }
 
@@ -158,8 +170,7 @@ impl RunningIngest {
     /// Ends reading; waits a little for batches that are on their way to the chain. What does not arrive in time is
     /// read again at the next start.
     pub async fn stop(mut self) {
-        self.supervisor.abort();
-        self.prober.abort();
+        self.end_tasks();
         self.sender.send(Command::Stop(self.grace));
         if let Some(worker) = self.worker.take() {
             let joined = tokio::task::spawn_blocking(move || worker.join()).await;
@@ -170,10 +181,20 @@ impl RunningIngest {
     }
 }
 
-impl Drop for RunningIngest {
-    fn drop(&mut self) {
+impl RunningIngest {
+    fn end_tasks(&self) {
         self.supervisor.abort();
         self.prober.abort();
+        // What is on its way into the topic then, and not noted as delivered, is delivered again.
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters.abort();
+        }
+    }
+}
+
+impl Drop for RunningIngest {
+    fn drop(&mut self) {
+        self.end_tasks();
         self.sender.send(Command::Stop(Duration::ZERO));
     }
 }
@@ -216,8 +237,9 @@ fn granted(follower: &Follower, identity: &IdentityId, known: &mut BTreeSet<Stri
 }
 
 async fn follow(history: History, definition: StreamDefinition, sender: Sender) {
-    let decoder = match StreamDecoder::new(&definition) {
-        Ok(decoder) => decoder,
+    // What is read is decoded by the newest version that the chain has then: see `batches`.
+    let (definition, decoder) = match StreamDecoder::newest(&definition) {
+        Ok((definition, decoder, _)) => (definition, decoder),
         Err(error) => {
             tracing::error!(stream = definition.name, %error, "the stream cannot be decoded and is not read");
             return;

@@ -4,10 +4,13 @@
 //! | --- | --- |
 //! | [`ingest`] | reads all partitions of the registered streams and brings their batches onto the chain |
 //! | [`decode`] | a record's value → the columns of its table, or a reason to quarantine it |
+//! | [`protobuf`] | a `.proto` → a stream's schema |
 //! | [`encode`], [`publisher`] | rows → values by the stream's schema → Kafka |
 //! | [`signer`] | records that a publisher signs, by themselves or in runs |
 //! | [`registry`] | schemas of writers by Confluent's REST API |
+//! | [`update`] | whether a schema may follow those that a stream has |
 //! | [`topics`] | make topics, ask where they end |
+//! | [`dead_letter`] | quarantined records in a topic, with headers as Kafka Connect's |
 //! | [`broker`] | the embedded Kafka-compatible broker |
 //! | [`config`], [`kafka`], [`metrics`] | settings, what all Kafka clients share, what is counted |
 //!
@@ -17,6 +20,7 @@
 pub mod broker;
 mod columns;
 pub mod config;
+pub mod dead_letter;
 mod decimal;
 pub mod decode;
 pub mod encode;
@@ -24,6 +28,7 @@ mod error;
 pub mod ingest;
 pub mod kafka;
 pub mod metrics;
+pub mod protobuf;
 pub mod publisher;
 pub mod registry;
 mod schema;
@@ -33,8 +38,10 @@ pub mod signer;
 mod testing;
 mod time;
 pub mod topics;
+pub mod update;
 
 pub use config::IngestConfig;
+pub use dead_letter::DeadLetterConfig;
 pub use decode::{AuditDecoder, StreamDecoder};
 pub use encode::Encoder;
 pub use error::{Error, ErrorKind, Result};

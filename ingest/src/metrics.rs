@@ -17,11 +17,19 @@
 //! | `cairn_ingest_kafka_errors_total` | code | errors of the connection to Kafka |
 //! | `cairn_ingest_registry_answers_total` | answer | what the schema registry was asked: `schema`, `none`, `failed` |
 //! | `cairn_ingest_registry_waiting_partitions` | | partitions whose batch waits for the schema registry |
+//! | `cairn_ingest_schema_updates_total` | stream, outcome | versions of schemas that came while it was read: `taken`, `refused` |
+//! | `cairn_ingest_dead_letters_total` | stream | dead letters that the topic acknowledged |
+//! | `cairn_ingest_dead_letters_refused_total` | stream | quarantined records that the topic can never take: too large |
+//! | `cairn_ingest_dead_letter_failures_total` | stream | attempts to deliver dead letters that failed and are made again |
+//! | `cairn_ingest_dead_letters_waiting` | stream | quarantined records that are anchored and not delivered yet |
 
 use cairn_proof::{Offset, Partition};
 use prometheus::{Error, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use cairn_proof::statement::StreamDefinition;
+
 use crate::decode::ReasonCode;
+use crate::error::Error as IngestError;
 
 /// Metrics of one ingest process; a clone counts into the same ones.
 #[derive(Debug, Clone)]
@@ -41,6 +49,44 @@ pub struct Metrics {
     held_bytes: IntGauge,
     registry_answers: IntCounterVec,
     registry_waiting: IntGauge,
+    schema_updates: IntCounterVec,
+    dead_letters: DeadLetterMetrics,
+}
+
+#[derive(Debug, Clone)]
+struct DeadLetterMetrics {
+    delivered: IntCounterVec,
+    refused: IntCounterVec,
+    failures: IntCounterVec,
+    waiting: IntGaugeVec,
+}
+
+impl DeadLetterMetrics {
+    fn register(registry: &Registry) -> Result<Self, Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["stream"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, Error>(counter)
+        };
+        let waiting = Opts::new(
+            "cairn_ingest_dead_letters_waiting",
+            "Quarantined records that are anchored and not delivered yet.",
+        );
+        let waiting = IntGaugeVec::new(waiting, &["stream"])?;
+        registry.register(Box::new(waiting.clone()))?;
+        Ok(Self {
+            delivered: counter("cairn_ingest_dead_letters_total", "Dead letters that the topic acknowledged.")?,
+            refused: counter(
+                "cairn_ingest_dead_letters_refused_total",
+                "Quarantined records that the topic of dead letters can never take.",
+            )?,
+            failures: counter(
+                "cairn_ingest_dead_letter_failures_total",
+                "Attempts to deliver dead letters that failed and are made again.",
+            )?,
+            waiting,
+        })
+    }
 }
 
 impl Metrics {
@@ -101,6 +147,12 @@ impl Metrics {
                 "cairn_ingest_registry_waiting_partitions",
                 "Partitions whose batch waits for the schema registry.",
             )?,
+            schema_updates: counter(
+                "cairn_ingest_schema_updates_total",
+                "Versions of schemas that came while a stream was read.",
+                &["stream", "outcome"],
+            )?,
+            dead_letters: DeadLetterMetrics::register(registry)?,
         })
     }
 
@@ -144,6 +196,42 @@ impl Metrics {
         );
         self.registry_waiting.inc();
         Waiting(self.registry_waiting.clone())
+    }
+
+    /// A stream is decoded by the last schema of a definition from now on, or would be if it could.
+    pub(crate) fn schema_update(&self, definition: &StreamDefinition, refused: Option<&IngestError>) {
+        let (stream, versions) = (definition.name.as_str(), definition.schemas.len());
+        let outcome = if refused.is_some() { "refused" } else { "taken" };
+        self.schema_updates.with_label_values(&[stream, outcome]).inc();
+        match refused {
+            None => tracing::info!(stream, versions, "decoded by a new version of its schema"),
+            Some(error) => tracing::error!(stream, versions, %error, "a new version of its schema is passed over"),
+        }
+    }
+
+    pub(crate) fn dead_letter(&self, stream: &str) {
+        self.dead_letters.delivered.with_label_values(&[stream]).inc();
+    }
+
+    pub(crate) fn dead_letter_failed(&self, stream: &str) {
+        self.dead_letters.failures.with_label_values(&[stream]).inc();
+    }
+
+    pub(crate) fn dead_letters_waiting(&self, stream: &str, records: u64) {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.dead_letters.waiting.with_label_values(&[stream]).set(records);
+    }
+
+    /// A quarantined record that can never be a dead letter.
+    pub(crate) fn dead_letter_refused(&self, stream: &str, partition: u32, offset: i64, topic: &str, why: &str) {
+        self.dead_letters.refused.with_label_values(&[stream]).inc();
+        tracing::error!(
+            stream,
+            partition,
+            offset,
+            topic,
+            "no dead letter, the record is in the quarantine alone: {why}"
+        );
     }
 
     pub(crate) fn surplus(&self, stream: &str, partitions: usize) {

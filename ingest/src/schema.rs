@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cairn_proof::statement::{SchemaVersion, StreamDefinition};
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
@@ -184,6 +185,16 @@ impl Kind {
             Self::Record(record) => format!("record {}", record.name),
         }
     }
+}
+
+/// The record that the rows of a stream's schema version are.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn of(definition: &StreamDefinition, version: &SchemaVersion) -> Result<Arc<Record>> {
+    let text = cairn_anchor::schema::avro_text(definition.format, &version.text)
+        .map_err(|error| Error::input(format!("schema id {}", version.id)).because(error))?;
+    parse(&text)
 }
 
 /// Parses a schema's text into the record that its rows are.

@@ -66,6 +66,17 @@ pub async fn ensure_topics(kafka: &KafkaConfig, topics: &[TopicSpec]) -> Result<
     create(kafka, &missing).await
 }
 
+/// Makes a topic that is missing; one that is there is taken as it is.
+///
+/// # Errors
+/// [`Retry`](crate::ErrorKind::Retry) when no broker answers.
+pub(crate) async fn ensure_exists(kafka: &KafkaConfig, spec: &TopicSpec) -> Result<()> {
+    if partition_counts(kafka).await?.contains_key(&spec.topic) {
+        return Ok(());
+    }
+    create(kafka, &[spec]).await
+}
+
 async fn create(kafka: &KafkaConfig, missing: &[&TopicSpec]) -> Result<()> {
     let quiet = Quiet::default();
     let failed = |error: KafkaError| quiet.explain("making topics", &kafka.brokers, &error);

@@ -18,7 +18,7 @@ seed record record record-bare
 seed signed_headers signed-headers
 seed sequences sequences
 seed writer_schemas writer-schemas
-seed statement register-identity register-stream register-stream-signed anchor rotate-key revoke-identity set-expiry set-role transfer-stream \
+seed statement register-identity register-stream register-stream-signed anchor rotate-key revoke-identity set-expiry set-role transfer-stream update-stream \
   vote-add vote-parameters attest evidence anchors
 seed log_entry anchor anchors-entry
 seed header header-0 header

@@ -19,6 +19,7 @@ mod envelope;
 mod identity;
 mod rights;
 mod stream;
+mod update;
 mod vote;
 
 pub use anchor::{Anchor, GAPS_MAX, Gap, SegmentRef};
@@ -30,7 +31,8 @@ pub use consensus::Attest;
 pub use envelope::{SignedStatement, statement_id};
 pub use identity::{RegisterIdentity, RevokeIdentity, RotateKey, SetExpiry};
 pub use rights::{Role, SetRole, TransferStream};
-pub use stream::{BatchLimits, Format, SchemaVersion, Signatures, StreamDefinition};
+pub use stream::{BatchLimits, Format, SCHEMAS_MAX, SchemaVersion, Signatures, StreamDefinition};
+pub use update::UpdateStream;
 pub use vote::{Change, Vote};
 
 use crate::cbor::{CborError, Reader, Writer};
@@ -113,6 +115,8 @@ pub enum Body {
     SetRole(SetRole),
     /// Another owner of a stream.
     TransferStream(TransferStream),
+    /// Another version of a stream's schema.
+    UpdateStream(UpdateStream),
     /// A validator's vote.
     Vote(Vote),
     /// A finality certificate, reported by a validator.
@@ -135,6 +139,7 @@ impl Body {
             Self::SetExpiry(_) => identity::EXPIRE,
             Self::SetRole(_) => rights::ROLE,
             Self::TransferStream(_) => rights::TRANSFER,
+            Self::UpdateStream(_) => update::UPDATE,
             Self::Vote(_) => vote::CONTENT_TYPE,
             Self::Attest(_) => consensus::ATTEST,
             Self::Evidence(_) => consensus::EVIDENCE,
@@ -153,6 +158,7 @@ impl Body {
             Self::SetExpiry(body) => body.write(sequence, writer),
             Self::SetRole(body) => body.write(sequence, writer),
             Self::TransferStream(body) => body.write(sequence, writer),
+            Self::UpdateStream(body) => body.write(sequence, writer),
             Self::Vote(body) => body.write(sequence, writer),
             Self::Attest(body) => body.write(sequence, writer),
             Self::Evidence(body) => consensus::write_evidence(body, sequence, writer),
@@ -180,6 +186,7 @@ impl Body {
             identity::EXPIRE => SetExpiry::read(reader).map(with(Self::SetExpiry)),
             rights::ROLE => Ok(SetRole::read(reader).map(with(Self::SetRole))?),
             rights::TRANSFER => Ok(TransferStream::read(reader).map(with(Self::TransferStream))?),
+            update::UPDATE => Ok(UpdateStream::read(reader).map(with(Self::UpdateStream))?),
             vote::CONTENT_TYPE => Vote::read(reader).map(with(Self::Vote)),
             consensus::ATTEST => Ok(Attest::read(reader).map(with(Self::Attest))?),
             consensus::EVIDENCE => {
@@ -206,6 +213,7 @@ impl Body {
             Self::RevokeIdentity(body) => body.check(),
             Self::SetRole(body) => body.check(),
             Self::TransferStream(body) => body.check(),
+            Self::UpdateStream(body) => body.check(),
             Self::Vote(body) => body.change.check(),
             Self::Attest(body) => body.check(),
             Self::Evidence(body) => consensus::check_evidence(body),

@@ -64,7 +64,7 @@ fn files() -> Vec<(String, String)> {
 type Accepts = fn(&[u8]) -> bool;
 
 /// What decodes each form that is decoded; the others are hashed or signed alone.
-const DECODED: [(&str, Accepts); 25] = [
+const DECODED: [(&str, Accepts); 26] = [
     ("record", bodies::record),
     ("record-bare", bodies::record),
     ("register-identity", bodies::statement),
@@ -78,6 +78,7 @@ const DECODED: [(&str, Accepts); 25] = [
     ("set-expiry", bodies::statement),
     ("set-role", bodies::statement),
     ("transfer-stream", bodies::statement),
+    ("update-stream", bodies::statement),
     ("vote-add", bodies::statement),
     ("vote-parameters", bodies::statement),
     ("attest", bodies::statement),

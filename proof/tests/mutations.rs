@@ -157,7 +157,10 @@ fn changed_statements_of_several_anchors() {
 
 #[test]
 fn changed_statements_about_identities_and_rights() {
-    mutate(&["rotate-key", "revoke-identity", "set-expiry", "set-role", "transfer-stream"], bodies::statement);
+    mutate(
+        &["rotate-key", "revoke-identity", "set-expiry", "set-role", "transfer-stream", "update-stream"],
+        bodies::statement,
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! made from a [`Snapshot`]; tables are built when a statement first names them, and kept as long as the height is.
 
 mod checked;
+mod evolution;
 pub(crate) mod facts;
 pub(crate) mod quarantine;
 mod reader;
@@ -29,6 +30,7 @@ use datafusion::error::DataFusionError;
 
 use crate::problems::Problems;
 use crate::snapshot::{IdentityAt, Snapshot, StreamAt};
+use evolution::Defaults;
 use facts::{Facts, valid_records};
 use quarantine::QuarantineTable;
 use records::RecordsTable;
@@ -88,7 +90,7 @@ impl ColumnsCache {
         let values = cairn_anchor::schema::table_schema(definition).map_err(|error| {
             DataFusionError::Plan(format!("stream {} has no usable schema: {error}", definition.name))
         })?;
-        let columns = Arc::new(StreamColumns::new(&values)?);
+        let columns = Arc::new(StreamColumns::new(&values, Defaults::of(definition)?)?);
         known.insert(definition.name.clone(), (Arc::clone(definition), Arc::clone(&columns)));
         Ok(columns)
     }

@@ -20,8 +20,8 @@ use crate::snapshot::{BlockList, IdentityAt, ProposalAt, Snapshot, SnapshotSourc
 pub struct FollowedChain {
     follower: Follower,
     chain: ChainTag,
-    /// Definitions by the statement that registered them, so that snapshots share them.
-    definitions: Mutex<HashMap<cairn_proof::Digest, Arc<StreamDefinition>>>,
+    /// Definitions by the statement that registered them and how many schemas they have, so that snapshots share them.
+    definitions: Mutex<HashMap<(cairn_proof::Digest, usize), Arc<StreamDefinition>>>,
 }
 
 impl fmt::Debug for FollowedChain {
@@ -67,7 +67,9 @@ impl SnapshotSource for FollowedChain {
             .into_iter()
             .map(|stream| StreamAt {
                 definition: Arc::clone(
-                    definitions.entry(stream.statement).or_insert_with(|| Arc::new(stream.definition.clone())),
+                    definitions
+                        .entry((stream.statement, stream.definition.schemas.len()))
+                        .or_insert_with(|| Arc::new(stream.definition.clone())),
                 ),
                 owner: stream.owner,
                 registered: stream.height,

@@ -133,6 +133,7 @@ impl History {
                 }
             }
             Body::TransferStream(body) => self.note_stream(height, state, &body.stream),
+            Body::UpdateStream(body) => self.note_stream(height, state, &body.stream),
             Body::SetRole(body) => self.note_role(height, state, &body.stream, body.role, body.identity),
             Body::Vote(vote) => {
                 let id = vote.proposal_id();

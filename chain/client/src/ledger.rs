@@ -158,6 +158,7 @@ impl Ledger {
             Body::Anchors(bodies) => self.take_anchors(bodies, anchors, envelope),
             Body::RegisterStream(definition) => self.refresh_stream(definition.name),
             Body::TransferStream(body) => self.refresh_stream(body.stream),
+            Body::UpdateStream(body) => self.refresh_stream(body.stream),
             Body::RegisterIdentity(body) => self.refresh_identity(&IdentityId::of(&body.public_key)),
             Body::RotateKey(body) => self.refresh_identity(&body.identity),
             Body::RevokeIdentity(body) => self.refresh_identity(&body.identity),

@@ -7,6 +7,8 @@
 //! SHA-256("key/" ‖ public key)                 ["key", identity id]
 //! SHA-256("sequence/" ‖ id)                    ["sequence", number]
 //! SHA-256("stream/" ‖ name)                    ["stream", SHA-256 of the registering envelope, owner, height]
+//! SHA-256("schema/" ‖ version u32 BE ‖ name)   ["schema", schema id, SHA-256 of its text, SHA-256 of the updating
+//!                                               envelope, height]                     versions that came by update
 //! SHA-256("topic/" ‖ topic)                    ["topic", stream name]
 //! SHA-256("role/" ‖ role u8 ‖ id ‖ name)       ["role", granted, height]
 //! SHA-256("head/" ‖ partition u32 BE ‖ name)   ["head", next offset, anchor id, log index, records, quarantined]
@@ -28,9 +30,10 @@ mod values;
 
 pub(crate) use keys::{
     anchor_key, attested_key, committee_key, evidence_key, head_key, identity_key, key_key, next_committee_key,
-    next_parameters_key, parameters_key, proposal_key, role_key, sequence_key, stream_key, topic_key, validator_key,
+    next_parameters_key, parameters_key, proposal_key, role_key, schema_key, sequence_key, stream_key, topic_key,
+    validator_key,
 };
 pub use values::{
-    AnchorEntry, Entry, EpochCounts, EvidenceEntry, Head, IdentityEntry, ProposalEntry, RoleEntry, StreamEntry,
-    ValidatorEntry, ValidatorStatus,
+    AnchorEntry, Entry, EpochCounts, EvidenceEntry, Head, IdentityEntry, ProposalEntry, RoleEntry, SchemaEntry,
+    StreamEntry, ValidatorEntry, ValidatorStatus,
 };

@@ -27,7 +27,8 @@ pub mod transition;
 pub mod trie;
 
 pub use entry::{
-    AnchorEntry, EpochCounts, Head, IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus,
+    AnchorEntry, EpochCounts, Head, IdentityEntry, ProposalEntry, SchemaEntry, StreamEntry, ValidatorEntry,
+    ValidatorStatus,
 };
 pub use prepared::{LogEntry, Prepared};
 pub use refusal::{Refusal, RefusalCode};

@@ -6,6 +6,7 @@
 use cairn_proof::committee::VALIDATORS_MAX;
 use cairn_proof::identity::{IdentityId, IdentityKind};
 use cairn_proof::parameters::Parameters;
+use cairn_proof::statement::{Format, SchemaVersion, UpdateStream};
 
 use crate::entry::{IdentityEntry, ProposalEntry, StreamEntry, ValidatorEntry, ValidatorStatus};
 use crate::refusal::{Refusal, RefusalCode};
@@ -13,6 +14,8 @@ use crate::state::BlockTime;
 
 /// Proposals that one validator may have opened and that are still open: a faulty one cannot fill the state with them.
 pub const PROPOSALS_OPEN_MAX: usize = 8;
+/// Bytes of all schemas that a stream can ever have.
+pub const SCHEMAS_BYTES_MAX: usize = 512 * 1024;
 /// Suspensions that nobody voted for leave at least that many validators: what is needed to bear one faulty one.
 pub const COMMITTEE_KEPT: usize = 4;
 
@@ -48,6 +51,90 @@ pub fn is_not_revoked(identity: &IdentityEntry) -> Result<(), Refusal> {
         }
         None => Ok(()),
     }
+}
+
+/// The update is of this stream as it stands: its format, after all the versions that it has.
+///
+/// `==` and not `<=`: what the signer compared the new schema with must be what it follows.
+///
+/// # Errors
+/// [`RefusalCode::Malformed`] for another format, [`RefusalCode::Previous`] for another number of versions.
+pub fn follows_schemas(stream: &StreamEntry, update: &UpdateStream) -> Result<(), Refusal> {
+    let definition = &stream.definition;
+    if update.format != definition.format {
+        let message = format!(
+            "stream {} has the format {}, which no update changes, not {}; register another stream",
+            definition.name,
+            definition.format.name(),
+            update.format.name()
+        );
+        return Err(Refusal::new(RefusalCode::Malformed, message));
+    }
+    if update.versions as usize != definition.schemas.len() {
+        let message = format!(
+            "stream {} has {} versions of its schema, the update follows {}; compare with those that it has",
+            definition.name,
+            definition.schemas.len(),
+            update.versions
+        );
+        return Err(Refusal::new(RefusalCode::Previous, message));
+    }
+    Ok(())
+}
+
+/// The stream's records can tell which version wrote them, or need not.
+///
+/// A plain Avro datum says nothing about its schema, and read by another one it gives other values without a sign.
+///
+/// # Errors
+/// [`RefusalCode::NotAllowed`].
+pub fn versions_can_be_told(stream: &StreamEntry) -> Result<(), Refusal> {
+    match stream.definition.format {
+        Format::Avro => {
+            let message = format!(
+                "stream {} is of format avro, whose records do not name their schema: it has one for ever; register a \
+                 stream of format avro-confluent",
+                stream.definition.name
+            );
+            Err(Refusal::new(RefusalCode::NotAllowed, message))
+        }
+        Format::AvroConfluent | Format::Json | Format::Protobuf | Format::ProtobufConfluent => Ok(()),
+    }
+}
+
+/// The version is none that the stream has: neither its id, by which records name it, nor its text, by which anchors do.
+///
+/// # Errors
+/// [`RefusalCode::Duplicate`].
+pub fn is_a_new_version(stream: &StreamEntry, schema: &SchemaVersion) -> Result<(), Refusal> {
+    let name = &stream.definition.name;
+    if stream.definition.schemas.iter().any(|version| version.id == schema.id) {
+        let message = format!("stream {name} has a schema with id {} already", schema.id);
+        return Err(Refusal::new(RefusalCode::Duplicate, message));
+    }
+    let fingerprint = schema.fingerprint();
+    if stream.fingerprints.contains(&fingerprint) {
+        let message = format!("stream {name} has this schema already, fingerprint {fingerprint}");
+        return Err(Refusal::new(RefusalCode::Duplicate, message));
+    }
+    Ok(())
+}
+
+/// All schemas of a stream together stay within what every node holds of it in memory.
+///
+/// # Errors
+/// [`RefusalCode::Limit`].
+pub fn schemas_are_bounded(stream: &StreamEntry, schema: &SchemaVersion) -> Result<(), Refusal> {
+    let held: usize = stream.definition.schemas.iter().map(|version| version.text.len()).sum();
+    let total = held + schema.text.len();
+    if total <= SCHEMAS_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the schemas of stream {} would have {total} bytes in all, at most {SCHEMAS_BYTES_MAX}; register another stream",
+        stream.definition.name
+    );
+    Err(Refusal::new(RefusalCode::Limit, message))
 }
 
 /// The signer is an organisation: only those register identities and streams.

@@ -387,6 +387,7 @@ impl State {
             Body::RegisterStream(body) => self.register_stream(at, &signer, body, id)?,
             Body::SetRole(body) => self.set_role(at, &signer, body)?,
             Body::TransferStream(body) => self.transfer_stream(&signer, body)?,
+            Body::UpdateStream(body) => self.update_stream(at, &signer, body, id)?,
             Body::Vote(body) => self.vote(at, &signer, body)?,
             Body::Attest(body) => self.attest(at, &signer, body)?,
             Body::Evidence(body) => self.take_evidence(at, body, id)?,

@@ -36,7 +36,7 @@ fn the_built_in_streams_are_valid_and_are_what_the_simulator_publishes() {
     assert_eq!(names, BUILT_IN.map(|stream| stream.name));
     assert_eq!(names, crate::city::CityStream::ALL.map(crate::city::CityStream::name));
     let formats: Vec<Format> = streams.iter().map(|stream| stream.format).collect();
-    assert_eq!(formats, FORMATS);
+    assert_eq!(formats, FORMATS[..3]);
     for stream in &streams {
         assert_eq!(stream.partitions, 4);
         assert_eq!(stream.limits, BatchLimits::default());
@@ -137,4 +137,35 @@ fn signatures_are_optional_unless_the_file_says_otherwise() {
     assert_eq!(parsed(&with("refused")).unwrap().signatures, Signatures::Refused);
     let text = refusal(&with("maybe"));
     assert!(text.contains("air.toml") && text.contains("maybe") && text.contains("required"), "{text}");
+}
+
+#[test]
+fn a_protobuf_stream_names_a_file_and_a_message() {
+    let parsed = |lines: &str| {
+        let text =
+            format!("name = \"air.quality\"\npartitions = 3\nkey_fields = [\"station\"]\nevent_time = \"at\"\n{lines}");
+        parse("air.toml", &text, |file| match file.to_str() {
+            Some("air.proto") => Ok("syntax = \"proto3\"; package air; import \"google/protobuf/timestamp.proto\"; \
+                message Station { string station = 1; google.protobuf.Timestamp at = 2; }"
+                .to_owned()),
+            _ => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        })
+    };
+    let stream = parsed("format = \"protobuf\"\nschema = \"air.proto\"\nmessage = \"air.Station\"").unwrap();
+    assert_eq!((stream.format, stream.schemas.len(), stream.schemas[0].id), (Format::Protobuf, 1, SCHEMA_ID_DEFAULT));
+    let decoder = StreamDecoder::new(&stream).unwrap();
+    let columns: Vec<_> = decoder.table().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(columns, ["station", "at"]);
+    let framed = "format = \"protobuf-confluent\"\nschema = \"air.proto\"\nschema_id = 9\nmessage = \"air.Station\"";
+    assert_eq!(parsed(framed).unwrap().schemas[0].id, 9);
+    for (lines, words) in [
+        ("format = \"protobuf\"\nschema = \"air.proto\"", "message = "),
+        ("format = \"protobuf\"\nmessage = \"air.Station\"", "schema = "),
+        ("format = \"protobuf\"\nschema = \"air.proto\"\nmessage = \"air.Station2\"", "air.Station"),
+        ("format = \"protobuf\"\nschema = \"other.proto\"\nmessage = \"air.Station\"", "other.proto"),
+        ("format = \"json\"\nschema = \"air.proto\"\nmessage = \"air.Station\"", "message belongs to"),
+    ] {
+        let error = format!("{:#}", parsed(lines).unwrap_err());
+        assert!(error.contains(words), "{lines}: {error}");
+    }
 }

@@ -11,6 +11,10 @@
 //! Schemas of writers that the stream does not have are looked up first (`writers`), before a core is taken: while the
 //! registry is out of reach, the partition waits, and no other does.
 //!
+//! A stream's owner may add versions of its schema while it is read. Each batch is decoded by the newest version that the
+//! chain has when its work begins, or that it has once it is followed to its head, where values name a schema that is not
+//! known; what the new version does not decode is not held against the batches before it. Nothing has to be restarted.
+//!
 //! Decoding and sealing take a core; as many run at once as the configuration allows, first come, first served, so that
 //! many partitions share the cores. Waiting for the chain takes none and is not limited.
 
@@ -33,6 +37,8 @@ use crate::metrics::{Metrics, Waiting};
 use crate::registry::Registry;
 use crate::signatures::{self, CheckedBatch};
 
+/// How long a batch waits to know whether the chain has a schema.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -56,6 +62,8 @@ pub(super) struct Batches {
     seals: Arc<Semaphore>,
     writers: Writers,
     metrics: Metrics,
+    /// By stream: how many versions of its schema the chain has, and what batches are decoded by.
+    newest: Mutex<HashMap<String, (usize, Arc<Stream>)>>,
     /// After the last anchor of a partition, by that anchor's id.
     sequences: Mutex<HashMap<(String, Partition), (Digest, Sequences)>>,
 }
@@ -86,7 +94,7 @@ impl Batches {
     ) -> Self {
         let seals = Arc::new(Semaphore::new(seal_tasks_max));
         let writers = Writers::new(registry, metrics.clone());
-        Self { anchorer, seals, writers, metrics, sequences: Mutex::default() }
+        Self { anchorer, seals, writers, metrics, newest: Mutex::default(), sequences: Mutex::default() }
     }
 
     /// Whether memory is short, so that a batch that waits for the schema registry has to give back what it holds.
@@ -113,6 +121,7 @@ impl Batches {
             Error::corrupted(format!("offsets {first} to {last} of partition {partition} cannot be anchored"))
                 .because(error)
         };
+        let stream = self.newest_for(&stream, &raw).await;
         let decoder = match self.writers.decoder(&stream, &raw, waiting).await? {
             Found::Decoder(decoder) => decoder,
             Found::GivesBack(waiting) => return Ok(Done::GivenBack { first, previous, waiting }),
@@ -142,6 +151,41 @@ impl Batches {
                 }
             }
         }
+    }
+
+    /// What a batch is decoded by. Where values name a schema that is not known here, it is asked first whether the chain
+    /// has it by now: whoever writes by it may have seen the update earlier.
+    async fn newest_for(&self, stream: &Arc<Stream>, raw: &RawBatch) -> Arc<Stream> {
+        let newest = self.newest(stream);
+        if newest.decoder.foreign_schemas(raw).is_empty() {
+            return newest;
+        }
+        if let Err(error) = self.anchorer.follower().catch_up(CATCH_UP_PATIENCE).await {
+            tracing::debug!(stream = stream.name(), %error, "whether the chain has further schemas is not known");
+        }
+        self.newest(stream)
+    }
+
+    /// The stream with all versions of its schema that the chain has, as far as they decode.
+    fn newest(&self, stream: &Arc<Stream>) -> Arc<Stream> {
+        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = || (stream.definition.schemas.len(), stream.clone());
+        let (versions, newest) = known.entry(stream.name().to_owned()).or_insert_with(first);
+        let definition = {
+            let ledger = self.anchorer.follower().ledger();
+            let entry = ledger.stream(stream.name()).filter(|entry| entry.definition.schemas.len() > *versions);
+            entry.map(|entry| entry.definition.clone())
+        };
+        let Some(definition) = definition else { return newest.clone() };
+        *versions = definition.schemas.len();
+        match StreamDecoder::newest(&definition) {
+            Ok((definition, decoder, refused)) => {
+                self.metrics.schema_update(&definition, refused.as_ref());
+                *newest = Arc::new(Stream { definition: Arc::new(definition), decoder });
+            }
+            Err(error) => self.metrics.schema_update(&definition, Some(&error)),
+        }
+        newest.clone()
     }
 
     /// The partition's sequences before a batch; none where the stream takes no signatures.

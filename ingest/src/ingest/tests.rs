@@ -22,8 +22,11 @@ use chain::{World, anchorer};
 
 mod apache;
 mod chain;
+mod dead_letters;
+mod protobuf;
 mod registry;
 mod signed;
+mod updates;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

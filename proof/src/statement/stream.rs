@@ -20,7 +20,9 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.cairn.register-stream.v1+
 /// A stream whose signatures are refused or required.
 pub(super) const CONTENT_TYPE_2: &str = "application/vnd.cairn.register-stream.v2+cbor";
 const PARTITIONS_MAX: u32 = 4096;
-const SCHEMAS_MAX: usize = 64;
+/// Versions of its schema that a stream can ever have.
+pub const SCHEMAS_MAX: usize = 64;
+/// Bytes of all schemas in one statement.
 const SCHEMAS_BYTES_MAX: usize = 48 * 1024;
 const KEY_FIELDS_MAX: usize = 16;
 const ANCHORERS_MAX: usize = 64;
@@ -37,14 +39,20 @@ pub enum Format {
     AvroConfluent,
     /// One JSON object (RFC 8259).
     Json,
+    /// One Protobuf message, without framing.
+    Protobuf,
+    /// Confluent framing: 0x00, schema id as 4 bytes big-endian, the path to the message, one Protobuf message.
+    ProtobufConfluent,
 }
 
 impl Format {
-    const fn code(self) -> u64 {
+    pub(super) const fn code(self) -> u64 {
         match self {
             Self::Avro => 1,
             Self::AvroConfluent => 2,
             Self::Json => 3,
+            Self::Protobuf => 4,
+            Self::ProtobufConfluent => 5,
         }
     }
 
@@ -53,8 +61,15 @@ impl Format {
             1 => Some(Self::Avro),
             2 => Some(Self::AvroConfluent),
             3 => Some(Self::Json),
+            4 => Some(Self::Protobuf),
+            5 => Some(Self::ProtobufConfluent),
             _ => None,
         }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        let code = reader.unsigned()?;
+        Self::from_code(code).ok_or_else(|| reader.error("a format, 1 to 5", code.to_string()))
     }
 
     /// The name in definitions and tables.
@@ -64,6 +79,8 @@ impl Format {
             Self::Avro => "avro",
             Self::AvroConfluent => "avro-confluent",
             Self::Json => "json",
+            Self::Protobuf => "protobuf",
+            Self::ProtobufConfluent => "protobuf-confluent",
         }
     }
 }
@@ -115,7 +132,7 @@ impl Signatures {
 pub struct SchemaVersion {
     /// The id in Confluent framing.
     pub id: u32,
-    /// The Avro schema as JSON text.
+    /// The schema's text: Avro as JSON, or what `cairn-ingest` makes of a Protobuf message.
     pub text: String,
 }
 
@@ -266,8 +283,7 @@ impl StreamDefinition {
         reader.key(4)?;
         let partitions = reader.unsigned32()?;
         reader.key(5)?;
-        let code = reader.unsigned()?;
-        let format = Format::from_code(code).ok_or_else(|| reader.error("a format, 1 to 3", code.to_string()))?;
+        let format = Format::read(reader)?;
         reader.key(6)?;
         let schemas = read_schemas(reader)?;
         reader.key(7)?;
@@ -318,7 +334,7 @@ impl StreamDefinition {
         check_range("partitions", u64::from(self.partitions), 1, u64::from(PARTITIONS_MAX))?;
         check_range("schemas", self.schemas.len() as u64, 1, SCHEMAS_MAX as u64)?;
         let bytes: usize = self.schemas.iter().map(|schema| schema.text.len()).sum();
-        check_range("schemas, bytes in all", bytes as u64, 2, SCHEMAS_BYTES_MAX as u64)?;
+        check_schema_bytes("schemas, bytes in all", bytes)?;
         check_unique("schemas, ids", self.schemas.iter().map(|schema| schema.id))?;
         check_range("key_fields", self.key_fields.len() as u64, 0, KEY_FIELDS_MAX as u64)?;
         for field in self.key_fields.iter().chain(&self.event_time) {
@@ -342,7 +358,12 @@ fn read_schemas(reader: &mut Reader<'_>) -> Result<Vec<SchemaVersion>, CborError
     Ok(schemas)
 }
 
-fn check_range(field: &'static str, found: u64, least: u64, most: u64) -> Result<(), StatementError> {
+/// Checks how long the schemas of one statement are.
+pub(super) fn check_schema_bytes(field: &'static str, found: usize) -> Result<(), StatementError> {
+    check_range(field, found as u64, 2, SCHEMAS_BYTES_MAX as u64)
+}
+
+pub(super) fn check_range(field: &'static str, found: u64, least: u64, most: u64) -> Result<(), StatementError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }

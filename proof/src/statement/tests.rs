@@ -89,6 +89,11 @@ fn changes() -> Vec<Change> {
     ]
 }
 
+fn update() -> UpdateStream {
+    let schema = SchemaVersion { id: u32::MAX, text: r#"{"type":"record"}"#.into() };
+    UpdateStream { stream: stream().name, format: Format::AvroConfluent, versions: 63, schema }
+}
+
 fn bodies() -> Vec<Body> {
     let identity = RegisterIdentity::new(&key(9), IdentityKind::Device, "detector".into(), key(1).identity(), &chain());
     let (of, name) = (key(9).identity(), stream().name);
@@ -105,6 +110,7 @@ fn bodies() -> Vec<Body> {
         Body::SetRole(SetRole { stream: name.clone(), identity: of, role: Role::Publisher, granted: false }),
         Body::SetRole(SetRole { stream: name.clone(), identity: of, role: Role::Anchorer, granted: true }),
         Body::TransferStream(TransferStream { stream: name, owner: of }),
+        Body::UpdateStream(update()),
         Body::Attest(Attest { header: header().encode(), certificate: vec![1, 2, 3] }),
         Body::Evidence(Box::new(equivocation())),
     ];
@@ -188,6 +194,7 @@ fn wrong_bodies_of_governance() -> Vec<(Body, &'static str)> {
     let vote = |change| Body::Vote(Vote { expires_epoch: 1, change });
     let add = |name: &str, address: &str| vote(Change::add(&key(5), name.into(), address.into(), &chain()));
     let role = |stream: &str| SetRole { stream: stream.into(), identity, role: Role::Anchorer, granted: true };
+    let with_text = |bytes| UpdateStream { schema: SchemaVersion { id: 1, text: "x".repeat(bytes) }, ..update() };
     let attest = |header, certificate| Body::Attest(Attest { header, certificate });
     let honest = Equivocation { second: equivocation().first, ..equivocation() };
     let swapped = Equivocation { first: equivocation().second, second: equivocation().first, ..equivocation() };
@@ -206,6 +213,11 @@ fn wrong_bodies_of_governance() -> Vec<(Body, &'static str)> {
         ),
         (Body::SetRole(role("traffic")), "name"),
         (Body::TransferStream(TransferStream { stream: "cairn.blocks".into(), owner: identity }), "name"),
+        (Body::UpdateStream(UpdateStream { stream: "traffic".into(), ..update() }), "name"),
+        (Body::UpdateStream(UpdateStream { versions: 0, ..update() }), "versions"),
+        (Body::UpdateStream(UpdateStream { versions: 64, ..update() }), "versions"),
+        (Body::UpdateStream(with_text(1)), "schema, bytes"),
+        (Body::UpdateStream(with_text(48 * 1024 + 1)), "schema, bytes"),
         (attest(vec![1], vec![]), "header"),
         (attest(header().encode(), vec![0; crate::block::CERTIFICATE_BYTES_MAX + 1]), "certificate"),
         (Body::Evidence(Box::new(honest)), "messages"),
@@ -247,7 +259,7 @@ fn a_proposal_is_named_by_its_change_and_expiry() {
 #[test]
 fn every_kind_of_statement_has_a_content_type_of_its_own() {
     let types: std::collections::BTreeSet<_> = bodies().iter().map(Body::content_type).collect();
-    assert_eq!(types.len(), 12);
+    assert_eq!(types.len(), 13);
     for name in types {
         let shape = name.strip_prefix("application/vnd.cairn.").and_then(|rest| rest.strip_suffix("+cbor"));
         assert!(shape.is_some_and(|shape| shape.contains(".v")), "{name}");

@@ -32,8 +32,8 @@ use cairn_proof::record::{BatchSecret, OwnedRecord};
 use cairn_proof::state_proof::{StateProof, Subject};
 use cairn_proof::statement::{
     Anchor, Attest, BatchLimits, Body, Change, Format, Gap, RegisterIdentity, RevokeIdentity, Role, RotateKey,
-    SchemaVersion, SegmentRef, SetExpiry, SetRole, Signatures, Statement, StreamDefinition, TransferStream, Vote,
-    log_entry, statement_id,
+    SchemaVersion, SegmentRef, SetExpiry, SetRole, Signatures, Statement, StreamDefinition, TransferStream,
+    UpdateStream, Vote, log_entry, statement_id,
 };
 use cairn_proof::tlog_proof::{Extra, TlogProof};
 use cairn_proof::tree;
@@ -210,6 +210,9 @@ pub(crate) fn other_statements() -> Vec<(&'static str, u8, Vec<u8>)> {
     let expiry = SetExpiry { identity: device, expires_ms: Some(1_800_000_000_000) };
     let role = SetRole { stream: stream().name, identity: device, role: Role::Publisher, granted: true };
     let transfer = TransferStream { stream: stream().name, owner: key(INGEST).identity() };
+    let text = r#"{"type":"record","name":"Flow","fields":[{"name":"speed","type":"double"},{"name":"lane","type":["null","int"]}]}"#;
+    let schema = SchemaVersion { id: 8, text: text.into() };
+    let update = UpdateStream { stream: stream().name, format: stream().format, versions: 1, schema };
     let attest = Attest { header: header().encode(), certificate: certificate() };
     let stream_signed = StreamDefinition { signatures: Signatures::Required, ..stream() };
     vec![
@@ -219,6 +222,7 @@ pub(crate) fn other_statements() -> Vec<(&'static str, u8, Vec<u8>)> {
         ("set-expiry", OWNER, signed(OWNER, 3, Body::SetExpiry(expiry))),
         ("set-role", OWNER, signed(OWNER, 3, Body::SetRole(role))),
         ("transfer-stream", OWNER, signed(OWNER, 3, Body::TransferStream(transfer))),
+        ("update-stream", OWNER, signed(OWNER, 3, Body::UpdateStream(update))),
         ("vote-add", 1, signed(1, 1, Body::Vote(vote()))),
         ("vote-parameters", 1, signed(1, 1, Body::Vote(vote_on_parameters()))),
         ("attest", 1, signed(1, 1, Body::Attest(attest))),

@@ -36,6 +36,7 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::checked::sort_out;
+use super::evolution::Defaults;
 use super::facts::{BLOCK, Facts, signed, signed32};
 use super::segments::{Bounds, SegmentFile, SegmentScan};
 use crate::problems::Problems;
@@ -183,6 +184,7 @@ impl TableProvider for QuarantineTable {
             schema: &self.scan,
             files,
             projection: columns,
+            defaults: Defaults::default(),
             limit: None,
             bounds: Bounds { offset: place(OFFSET), timestamp: place(TIMESTAMP), exact: false },
             pruned,

@@ -43,6 +43,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::checked::sort_out;
+use super::evolution::Defaults;
 use super::facts::{BLOCK, Facts, signed, signed32};
 use super::quarantine::about_facts;
 use super::segments::{Bounds, SegmentFile, SegmentScan};
@@ -240,6 +241,7 @@ impl TableProvider for RecordsTable {
             schema: &self.scan,
             files,
             projection: columns.clone(),
+            defaults: Defaults::default(),
             limit: None,
             bounds: Bounds { offset: place(OFFSET), timestamp: place(TIMESTAMP), exact: false },
             pruned,

@@ -4,8 +4,8 @@
 //! not from the file (`_partition`, `_block`, and for quarantine the stream) is a constant of each file, so that it
 //! costs no read and cannot be claimed by the file.
 //!
-//! A file written under an older schema of the stream lacks columns; the scan fills them with nulls. That is what
-//! DataFusion's schema adapter does with the table's schema, which is always the stream's newest at the height.
+//! A file written under an older schema of the stream lacks columns, or has them in another type; the scan brings it into
+//! the table's schema, which is always the stream's newest at the height ([`super::evolution`]).
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use object_store::ObjectMeta;
 
+use super::evolution::Defaults;
 use super::facts::{record_offsets, signed, valid_records};
 use super::reader::SegmentReaders;
 use crate::runtime::store_url;
@@ -75,6 +76,8 @@ pub(crate) struct SegmentScan<'a> {
     pub(crate) files: Vec<SegmentFile>,
     /// Columns of `schema` to hand out.
     pub(crate) projection: Vec<usize>,
+    /// What stands in columns that a file does not have.
+    pub(crate) defaults: Defaults,
     /// At most so many rows are needed.
     pub(crate) limit: Option<usize>,
     /// Where `_offset` and `_timestamp` stand in `schema`, if statistics about them may be used.
@@ -123,6 +126,7 @@ impl SegmentScan<'_> {
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_limit(self.limit)
+            .with_expr_adapter(self.defaults.adapter())
             .with_projection_indices(Some(self.projection))?
             .build();
         Ok(DataSourceExec::from_data_source(config))

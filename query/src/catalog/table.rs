@@ -40,9 +40,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 
 use super::checked::{Sorted, sort_out};
+use super::evolution::Defaults;
 use super::facts::{BLOCK, Facts, decided_by_facts, signed, signed32, valid_records};
 use super::segments::{Bounds, SegmentFile, SegmentScan};
-use super::unverified::{readable, with_constants};
+use super::unverified::{Shape, readable, with_constants};
 use crate::problems::{Problem, Problems};
 use crate::scope::{OnUnverified, StatementScope};
 
@@ -60,11 +61,13 @@ pub(crate) struct StreamColumns {
     place: Vec<usize>,
     error: usize,
     bounds: (usize, usize),
+    /// What stands in columns that a segment of an older schema does not have.
+    defaults: Defaults,
 }
 
 impl StreamColumns {
-    /// From the columns of the stream's newest schema.
-    pub(crate) fn new(values: &Schema) -> Result<Self> {
+    /// From the columns of the stream's newest schema, and what stands for them in segments that do not have them.
+    pub(crate) fn new(values: &Schema, defaults: Defaults) -> Result<Self> {
         let own = own_columns();
         let find = |name: &str| {
             own.iter()
@@ -84,7 +87,14 @@ impl StreamColumns {
         let table: Vec<_> = values.into_iter().chain([partition, offset, timestamp, block, verified]).collect();
         // Scan: values, _offset, _timestamp, _error, _partition, _block, _verified.
         let place = (0..count).chain([count + 3, count, count + 1, count + 4, count + 5]).collect();
-        Ok(Self { table: Arc::new(Schema::new(table)), scan, place, error: count + 2, bounds: (count, count + 1) })
+        let (table, bounds) = (Arc::new(Schema::new(table)), (count, count + 1));
+        Ok(Self { table, scan, place, error: count + 2, bounds, defaults })
+    }
+}
+
+impl StreamColumns {
+    fn shape(&self) -> Shape {
+        Shape { columns: Arc::clone(self.scan.file_schema()), defaults: self.defaults.clone() }
     }
 }
 
@@ -123,6 +133,7 @@ impl StreamTable {
             schema: &self.columns.scan,
             files,
             projection: asked.projection,
+            defaults: self.columns.defaults.clone(),
             limit: asked.limit,
             bounds: Bounds { offset, timestamp, exact },
             pruned: asked.pruned,
@@ -157,7 +168,7 @@ impl StreamTable {
         let mut rows = Vec::new();
         for (entry, problem) in broken {
             let found = match scope.on_unverified {
-                OnUnverified::Flag => readable(&self.store, &entry, self.columns.scan.file_schema(), scope).await,
+                OnUnverified::Flag => readable(&self.store, &entry, &self.columns.shape(), scope).await,
                 OnUnverified::Refuse | OnUnverified::Exclude => None,
             };
             let Some(found) = found else {

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, filter_record_batch, is_null};
 use arrow::datatypes::SchemaRef;
 use arrow_schema::ArrowError;
@@ -20,6 +20,7 @@ use cairn_anchor::verified::VerifiedStore;
 use cairn_chain_client::AnchorEntry;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
+use super::evolution::Defaults;
 use super::segments::own_object;
 use crate::scope::StatementScope;
 
@@ -30,13 +31,20 @@ const UNPACKED_BYTES_MAX: i64 = 1 << 30;
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 1_024;
 
-/// The rows of `columns` (file columns) that can be read of a broken segment, without quarantined records.
+/// The columns that rows are brought into: file columns, and what stands for those that the file does not have.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) columns: SchemaRef,
+    pub(crate) defaults: Defaults,
+}
+
+/// The rows in that shape that can be read of a broken segment, without quarantined records.
 ///
 /// None if nothing can be read. The rows fill at most the statement's allowance; then the segment counts as unreadable.
 pub(crate) async fn readable(
     store: &VerifiedStore,
     entry: &AnchorEntry,
-    columns: &SchemaRef,
+    shape: &Shape,
     scope: &Arc<StatementScope>,
 ) -> Option<Vec<RecordBatch>> {
     let object = own_object(store, &entry.anchor).ok()?;
@@ -44,12 +52,12 @@ pub(crate) async fn readable(
         return None;
     }
     let bytes = store.read_unverified(&object, OBJECT_BYTES_MAX).await.ok()?;
-    let (columns, scope, records) = (Arc::clone(columns), Arc::clone(scope), entry.anchor.count);
+    let (shape, scope, records) = (shape.clone(), Arc::clone(scope), entry.anchor.count);
     // A panic of the decoder ends this task alone.
-    tokio::task::spawn_blocking(move || decode(&Bytes::from(bytes), &columns, records, &scope)).await.ok()?
+    tokio::task::spawn_blocking(move || decode(&Bytes::from(bytes), &shape, records, &scope)).await.ok()?
 }
 
-fn decode(bytes: &Bytes, columns: &SchemaRef, records: u64, scope: &StatementScope) -> Option<Vec<RecordBatch>> {
+fn decode(bytes: &Bytes, shape: &Shape, records: u64, scope: &StatementScope) -> Option<Vec<RecordBatch>> {
     let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::default()).ok()?;
     let groups = metadata.metadata().row_groups();
     let rows = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()))?;
@@ -69,7 +77,7 @@ fn decode(bytes: &Bytes, columns: &SchemaRef, records: u64, scope: &StatementSco
         };
         for batch in reader {
             // The rest of this row group cannot be read; the next one perhaps can.
-            let Ok(batch) = batch.and_then(|batch| adapted(&batch, columns)) else { break };
+            let Ok(batch) = batch.and_then(|batch| adapted(&batch, shape)) else { break };
             if !scope.take_flagged_bytes(batch.get_array_memory_size()) {
                 return None;
             }
@@ -79,13 +87,14 @@ fn decode(bytes: &Bytes, columns: &SchemaRef, records: u64, scope: &StatementSco
     (!found.is_empty()).then_some(found)
 }
 
-/// Brings a file's columns into the table's: by name, cast where an older schema had another type, null where there was
-/// none. Quarantined records are left out.
-fn adapted(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+/// Brings a file's columns into the table's: by name, cast where an older schema had another type, the default or null
+/// where there was none. Quarantined records are left out.
+fn adapted(batch: &RecordBatch, shape: &Shape) -> Result<RecordBatch, ArrowError> {
+    let Shape { columns, defaults } = shape;
     let found = columns.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
         Some(column) => cast(column, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        None => defaults.column(field, batch.num_rows()),
     });
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let found = found.collect::<Result<Vec<_>, _>>()?;

@@ -23,6 +23,10 @@ pub(crate) fn stream_key(name: &str) -> Key {
     sha256(&[b"stream/", name.as_bytes()])
 }
 
+pub(crate) fn schema_key(stream: &str, version: u32) -> Key {
+    sha256(&[b"schema/", &version.to_be_bytes(), stream.as_bytes()])
+}
+
 pub(crate) fn topic_key(topic: &str) -> Key {
     sha256(&[b"topic/", topic.as_bytes()])
 }

@@ -46,8 +46,21 @@ pub struct StreamEntry {
     pub height: Height,
     /// Id of the statement that registered it.
     pub statement: Digest,
-    /// Fingerprints of the definition's schemas, in its order.
+    /// Fingerprints of the definition's schemas, in its order; those that came by an update have an entry of their own.
     pub fingerprints: Vec<Digest>,
+}
+
+/// A version of a stream's schema that came by an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaEntry {
+    /// The id in Confluent framing.
+    pub id: u32,
+    /// SHA-256 of its text, as anchors name it.
+    pub fingerprint: Digest,
+    /// Id of the statement that added it.
+    pub statement: Digest,
+    /// Block in which it was added.
+    pub height: Height,
 }
 
 /// How far a partition is anchored.
@@ -191,6 +204,8 @@ pub enum Entry {
     Sequence(Sequence),
     /// A stream.
     Stream(Arc<StreamEntry>),
+    /// A version of a stream's schema.
+    Schema(Arc<SchemaEntry>),
     /// Which stream a topic belongs to.
     Topic(Arc<str>),
     /// A role.
@@ -240,6 +255,14 @@ impl Entry {
                 writer.text("stream");
                 writer.bytes(entry.statement.as_ref());
                 writer.bytes(entry.owner.0.as_ref());
+                writer.unsigned(entry.height.0);
+            }
+            Self::Schema(entry) => {
+                writer.array(5);
+                writer.text("schema");
+                writer.unsigned(u64::from(entry.id));
+                writer.bytes(entry.fingerprint.as_ref());
+                writer.bytes(entry.statement.as_ref());
                 writer.unsigned(entry.height.0);
             }
             Self::Topic(stream) => {

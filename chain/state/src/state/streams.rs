@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use cairn_proof::statement::{Anchor, Role, SchemaVersion, SetRole, StreamDefinition, TransferStream};
+use cairn_proof::statement::{Anchor, Role, SchemaVersion, SetRole, StreamDefinition, TransferStream, UpdateStream};
 use cairn_proof::{Digest, LeafIndex};
 
 use super::{BlockTime, State};
 use crate::entry::{
-    AnchorEntry, Entry, Head, IdentityEntry, RoleEntry, StreamEntry, anchor_key, head_key, role_key, stream_key,
-    topic_key,
+    AnchorEntry, Entry, Head, IdentityEntry, RoleEntry, SchemaEntry, StreamEntry, anchor_key, head_key, role_key,
+    schema_key, stream_key, topic_key,
 };
 use crate::prepared::LogEntry;
 use crate::refusal::{Refusal, RefusalCode};
@@ -80,6 +80,31 @@ impl State {
         rules::is_not_revoked(owner)?;
         rules::is_organisation(owner, "owns streams")?;
         let entry = StreamEntry { owner: body.owner, ..(**stream).clone() };
+        self.entries.insert(stream_key(&body.stream), Entry::Stream(Arc::new(entry)));
+        Ok(())
+    }
+
+    /// Adds a version to a stream's schemas. Whether it reads what the older ones wrote is not looked at: that is the
+    /// owner's to know before, and who decodes by it finds out.
+    pub(super) fn update_stream(
+        &mut self,
+        at: &BlockTime,
+        signer: &IdentityEntry,
+        body: &UpdateStream,
+        statement: Digest,
+    ) -> Result<(), Refusal> {
+        let stream = self.registered_stream(&body.stream)?;
+        rules::is_owner(signer, stream)?;
+        rules::follows_schemas(stream, body)?;
+        rules::versions_can_be_told(stream)?;
+        rules::is_a_new_version(stream, &body.schema)?;
+        rules::schemas_are_bounded(stream, &body.schema)?;
+        let fingerprint = body.schema.fingerprint();
+        let mut entry = (**stream).clone();
+        entry.definition.schemas.push(body.schema.clone());
+        entry.fingerprints.push(fingerprint);
+        let version = SchemaEntry { id: body.schema.id, fingerprint, statement, height: at.height };
+        self.entries.insert(schema_key(&body.stream, body.versions), Entry::Schema(Arc::new(version)));
         self.entries.insert(stream_key(&body.stream), Entry::Stream(Arc::new(entry)));
         Ok(())
     }

@@ -4,6 +4,7 @@ mod life;
 mod proofs;
 mod random;
 mod several;
+mod updates;
 mod validators;
 
 use super::*;

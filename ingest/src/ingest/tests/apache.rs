@@ -325,3 +325,48 @@ async fn brokers_that_die_and_leaders_that_change_neither_lose_nor_double() {
     assert!(worker.running.status().iter().all(|place| place.stopped.is_none()));
     worker.running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_quarantined_record_is_a_dead_letter_too() {
+    let stream = stream(false);
+    let Some(city) = city(&stream).await else { return };
+    make_topic(&city, &stream, &[]).await;
+    dead_letters::bad_records_arrive_as_they_were(&city, &stream).await;
+}
+
+/// The broker judges a batch of records: one that it never takes keeps none of the others from the topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_are_too_large_are_counted_and_the_others_arrive() {
+    let stream = stream(false);
+    let Some(city) = city(&stream).await else { return };
+    make_topic(&city, &stream, &[]).await;
+    let letters = StreamDefinition { topic: format!("{}.dlq", stream.topic), partitions: 1, ..stream.clone() };
+    make_topic(&city, &letters, &[("max.message.bytes", "20000")]).await;
+    let file = city.world.folder().join("data/dead-letters.json");
+    let config = crate::dead_letter::DeadLetterConfig {
+        backfill: true,
+        ..crate::dead_letter::DeadLetterConfig::new("{topic}.dlq", file)
+    };
+    let worker = city.ingest_with(0, |settings| {
+        settings.dead_letter = Some(config);
+        settings.kafka.settings.insert("compression.type".into(), "none".into());
+    });
+    let publisher = Publisher::new(&city.kafka, &stream).unwrap();
+    for value in [b"first".to_vec(), vec![b'x'; 50_000], b"last".to_vec()] {
+        publisher.send_raw(None, Some(&value), Some(7)).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    assert_eq!(city.wait_anchored(&stream).await, 3);
+    let found = dead_letters::read(&city.kafka, &letters.topic, 2).await;
+    let mut values: Vec<_> = found.iter().map(|message| rdkafka::message::Message::payload(message).unwrap()).collect();
+    values.sort_unstable();
+    assert_eq!(values, [&b"first"[..], b"last"]);
+    let deadline = Instant::now() + PATIENCE;
+    while worker.metric("cairn_ingest_dead_letters_waiting") > 0.0 {
+        assert!(Instant::now() < deadline, "not delivered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(worker.metric("cairn_ingest_dead_letters_refused_total"), 1.0);
+    assert_eq!(worker.metric("cairn_ingest_dead_letters_total"), 2.0);
+    worker.running.stop().await;
+}

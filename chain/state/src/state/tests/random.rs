@@ -1,7 +1,7 @@
 //! Any sequence of statements: invariants hold, and replay gives the same roots.
 
 use super::*;
-use cairn_proof::statement::{RevokeIdentity, RotateKey, SetExpiry, SetRole, TransferStream};
+use cairn_proof::statement::{RevokeIdentity, RotateKey, SetExpiry, SetRole, TransferStream, UpdateStream};
 use proptest::prelude::*;
 
 /// Statements of a small world, of which many are refused: four actors, one stream, any order.
@@ -37,6 +37,11 @@ enum Said {
         by: u8,
         who: u8,
     },
+    Update {
+        by: u8,
+        id: u32,
+        wrong: bool,
+    },
     Anchor {
         by: u8,
         length: u64,
@@ -64,6 +69,7 @@ fn any_said() -> impl Strategy<Value = Said> {
         actor().prop_map(|by| Said::Stream { by }),
         (actor(), actor(), any::<bool>()).prop_map(|(by, who, granted)| Said::Role { by, who, granted }),
         (actor(), actor()).prop_map(|(by, who)| Said::Transfer { by, who }),
+        (actor(), 2u32..9, prop::bool::weighted(0.2)).prop_map(|(by, id, wrong)| Said::Update { by, id, wrong }),
         (actor(), 1u64..20, prop::bool::weighted(0.2)).prop_map(|(by, length, wrong)| Said::Anchor {
             by,
             length,
@@ -102,6 +108,12 @@ fn body(said: &Said, state: &State) -> (u8, Body) {
             (by, Body::SetRole(body))
         }
         Said::Transfer { by, who } => (by, Body::TransferStream(TransferStream { stream: stream(), owner: id(who) })),
+        Said::Update { by, id, wrong } => {
+            let versions = state.stream(&stream()).map_or(1, |entry| entry.definition.schemas.len());
+            let schema = SchemaVersion { id, text: format!("{{\"v\":{id}}}") };
+            let versions = u32::try_from(versions).unwrap() + u32::from(wrong);
+            (by, Body::UpdateStream(UpdateStream { stream: stream(), format: Format::Json, versions, schema }))
+        }
         Said::Anchor { by, length, wrong } => {
             let head = state.head("traffic.flow", Partition(0)).unwrap_or_default();
             let first = head.next.0 + u64::from(wrong);
