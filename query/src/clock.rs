@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::engine::Engine;
-use crate::error::QueryErrorKind;
+use crate::error::{QueryError, QueryErrorKind};
 
 /// Runs from a statement's begin to its last row. A clone is the same clock; the first stop counts.
 ///
@@ -45,6 +45,11 @@ impl StatementClock {
     /// The statement ended.
     pub(crate) fn stop(&self, outcome: Result<(), QueryErrorKind>) {
         self.0.stop(outcome);
+    }
+
+    /// The statement failed.
+    pub(crate) fn failed(&self, error: &QueryError) {
+        self.0.stop(Err(error.kind));
     }
 
     /// There was no statement to measure after all.

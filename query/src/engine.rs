@@ -177,7 +177,7 @@ impl Engine {
         })
     }
 
-    /// Gives the engine what receipts need beside the chain's facts and the segments. The first one given counts.
+    /// Gives the engine what receipts and evidence need beside the chain's facts and the segments. The first one given counts.
     #[must_use]
     pub fn equipped(self, equipment: Equipment) -> Self {
         self.inner.equipment.get_or_init(|| equipment);
@@ -185,7 +185,7 @@ impl Engine {
     }
 
     pub(crate) fn equipment(&self) -> &Equipment {
-        static NONE: Equipment = Equipment { follower: None, secrets: None };
+        static NONE: Equipment = Equipment { follower: None, secrets: None, signer: None };
         self.inner.equipment.get().unwrap_or(&NONE)
     }
 

@@ -25,6 +25,7 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+mod evidence;
 mod executor;
 mod flight;
 mod follower;
