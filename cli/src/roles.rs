@@ -17,6 +17,7 @@ use cairn_anchor::store::SegmentStore;
 use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
+use cairn_proof::identity::SigningKey;
 use cairn_query::{Equipment, FlightSql, QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
@@ -157,7 +158,11 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         // Relative to the folder, as every path in the file.
         *tls = TlsFiles { certificate: home.path().join(&tls.certificate), key: home.path().join(&tls.key) };
     }
-    let equipment = Equipment { follower: Some(follower.clone()), secrets: query_secrets(&home, &config)? };
+    let equipment = Equipment {
+        follower: Some(follower.clone()),
+        secrets: query_secrets(&home, &config)?,
+        signer: query_key(&home)?,
+    };
     let mut running = QueryService::start_equipped(postgres, follower, store, equipment, &registry).await?;
     let mut flight = match &config.query.flight {
         Some(flight) => Some(FlightSql::serve(running.engine().clone(), flight).await?),
@@ -192,6 +197,14 @@ fn query_secrets(home: &Home, config: &Config) -> Result<Option<SecretStore>> {
     secrets
         .map(Some)
         .context("[query] receipts = true, but the batch secrets cannot be read; set it to false, or give them")
+}
+
+/// The key by which answers are signed. Networks that were made before there was one go on without.
+fn query_key(home: &Home) -> Result<Option<Arc<SigningKey>>> {
+    if !home.key_file("query").exists() {
+        return Ok(None);
+    }
+    home.signing_key("query").map(|key| Some(Arc::new(key)))
 }
 
 /// Prints the line that tells that a role, or all of them, serve.
