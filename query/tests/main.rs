@@ -6,6 +6,7 @@
 mod common;
 mod corruption;
 mod differential;
+mod evidence;
 mod hostile;
 mod login;
 mod plans;
