@@ -59,7 +59,8 @@ fn an_answer_is_signed_verified_offline_and_replayed() {
     register(&network, "avro");
     run(network.command("publish").args(["--stream", STREAM]).arg(csv(&network, 0..2000)));
     network.wait_anchored(60);
-    let totals = format!("SELECT sensor, count(*) AS n, avg(value) AS mean FROM {STREAM} GROUP BY sensor ORDER BY sensor");
+    let totals =
+        format!("SELECT sensor, count(*) AS n, avg(value) AS mean FROM {STREAM} GROUP BY sensor ORDER BY sensor");
     let file = evidence(&network, "totals.json", &[&totals]);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
 
@@ -69,9 +70,17 @@ fn an_answer_is_signed_verified_offline_and_replayed() {
     let output = verify(&network, &file);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", describe(&output));
-    for part in ["ok  form", "ok  answer", "ok  signer       the genesis names it query", "ok  headers", "ok  committees",
-        "ok  certificate", &totals, "rows         97 in 3 columns", "VERIFIED"]
-    {
+    for part in [
+        "ok  form",
+        "ok  answer",
+        "ok  signer       the genesis names it query",
+        "ok  headers",
+        "ok  committees",
+        "ok  certificate",
+        &totals,
+        "rows         97 in 3 columns",
+        "VERIFIED",
+    ] {
         assert!(said.contains(part), "{part:?} is missing in {said}");
     }
     let output = replay(&network, &file);
@@ -132,7 +141,8 @@ fn changed_files_are_refused(network: &Network) {
 }
 
 fn nothing_on_the_chain_has_no_evidence(network: &Network) {
-    let output = network.command("sql").arg("--evidence").arg(network.scratch("none")).arg("SELECT 1").output().unwrap();
+    let output =
+        network.command("sql").arg("--evidence").arg(network.scratch("none")).arg("SELECT 1").output().unwrap();
     let said = describe(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("only a SELECT over streams"), "{said}");

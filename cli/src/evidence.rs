@@ -163,12 +163,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
 }
 
 /// What the file proves, line by line; or why it does not.
-fn checked(
-    bytes: &[u8],
-    genesis: &Genesis,
-    witnesses: &Witnesses,
-    nodes: &[PublicKey],
-) -> Result<Vec<String>, String> {
+fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &Witnesses, nodes: &[PublicKey]) -> Result<Vec<String>, String> {
     if bytes.starts_with(TLOG_PROOF_MARK.as_bytes()) {
         let (lines, checkpoint) = public_log::verify(bytes, genesis)?;
         return witnesses.check(lines, Some(&checkpoint));

@@ -258,6 +258,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
                 ..QueryConfig::default()
             },
             flight: Some(FlightConfig::new(listen(ports.flight()))),
+            openlineage: None,
         },
         chain: ChainSection::default(),
         node: NodeSection::default(),

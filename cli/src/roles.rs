@@ -18,7 +18,7 @@ use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
 use cairn_proof::identity::SigningKey;
-use cairn_query::{Equipment, FlightSql, QueryService, TlsFiles};
+use cairn_query::{Equipment, FlightSql, OpenLineage, QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +32,8 @@ use crate::{metrics, streams};
 pub(crate) const CHAIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a role waits for a predecessor that is on its way out.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// How long events about queries may take to leave when the role ends.
+const LINEAGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One role in a process of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -162,7 +164,9 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         follower: Some(follower.clone()),
         secrets: query_secrets(&home, &config)?,
         signer: query_key(&home)?,
+        lineage: open_lineage(&home, &config, &registry)?,
     };
+    let lineage = equipment.lineage.clone();
     let mut running = QueryService::start_equipped(postgres, follower, store, equipment, &registry).await?;
     let mut flight = match &config.query.flight {
         Some(flight) => Some(FlightSql::serve(running.engine().clone(), flight).await?),
@@ -185,7 +189,20 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         flight.stop().await;
     }
     running.stop().await;
+    if let Some(lineage) = lineage {
+        lineage.flush(LINEAGE_PATIENCE).await;
+    }
     Ok(())
+}
+
+/// What sends events about queries, where the configuration says where to.
+fn open_lineage(home: &Home, config: &Config, registry: &Registry) -> Result<Option<OpenLineage>> {
+    let section = config.query.openlineage.as_ref();
+    let started = section.map(|section| {
+        let lineage = section.effective(home.path(), &config.chain_id)?;
+        OpenLineage::start(lineage, registry).context("[query.openlineage]")
+    });
+    started.transpose()
 }
 
 /// The batch secrets for receipts, where the role may read them.

@@ -72,7 +72,10 @@ pub(crate) async fn sql(args: &SqlArgs) -> Result<()> {
     let mut notices = connection.end().await;
     if let Some(file) = &args.evidence {
         let (file, genesis) = (file.display(), home.genesis_file());
-        notices.push(format!("evidence written to {file}; check it with: cairn verify {file} --genesis {}", genesis.display()));
+        notices.push(format!(
+            "evidence written to {file}; check it with: cairn verify {file} --genesis {}",
+            genesis.display()
+        ));
     }
     let mut error = std::io::stderr().lock();
     for notice in &notices {

@@ -29,13 +29,11 @@ mod segments;
 mod varying;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use cairn_proof::answer::rows::{RowsHash, RowsHasher};
 use cairn_proof::answer::{Answer, SEGMENTS_MAX};
-use cairn_proof::digest::sha256;
 use cairn_proof::identity::SigningKey;
 use cairn_proof::statement::ChainTag;
 use datafusion::common::ParamValues;
@@ -49,6 +47,7 @@ use crate::problems::now_ms;
 use crate::scope::StatementScope;
 use crate::settings::Settings;
 
+pub(crate) use canonical::type_name;
 pub(crate) use function::EvidenceFunction;
 pub(crate) use in_order::in_order;
 pub(crate) use kept::{Kept, KeptAnswers};
@@ -126,11 +125,15 @@ impl Pending {
         let Of { catalog, settings, asked, bound, schema } = of;
         let (key, chain) = signer(engine)?;
         let unfit = |why: String| {
-            QueryError::statement(SqlState::FEATURE_NOT_SUPPORTED, format!("there is no evidence of this answer: {why}"))
-                .with_hint("cast it to another type, or SET cairn.evidence = off")
+            QueryError::statement(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("there is no evidence of this answer: {why}"),
+            )
+            .with_hint("cast it to another type, or SET cairn.evidence = off")
         };
         let block = catalog.block().ok_or_else(|| {
-            let message = format!("block {} is not known here, so there is no evidence of answers at it", catalog.height().0);
+            let message =
+                format!("block {} is not known here, so there is no evidence of answers at it", catalog.height().0);
             QueryError::new(QueryErrorKind::Unavailable, SqlState::NOT_READY, message)
         })?;
         let segments = scope.segments_read().map_or(0, SegmentsRead::count);
@@ -157,7 +160,9 @@ impl Pending {
             engine: engine_name(),
             made_ms: 0,
         };
-        Ok(Self { id: new_id(&answer, &chain), answer, scope, key, chain, kept })
+        // A name that nobody else's answer has.
+        let id = hex::encode(rand::random::<[u8; 12]>());
+        Ok(Self { id, answer, scope, key, chain, kept })
     }
 
     /// What it can be asked for by, once the last row has left.
@@ -194,22 +199,6 @@ impl Pending {
         self.kept.keep(Kept { id: self.id, height: answer.height, envelope: envelope.into() });
         Ok(())
     }
-}
-
-/// A name for an answer, which nobody else's answer has.
-fn new_id(answer: &Answer, chain: &ChainTag) -> String {
-    static ANSWERS: AtomicU64 = AtomicU64::new(0);
-    let count = ANSWERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let process = std::process::id().to_be_bytes();
-    let digest = sha256(&[
-        chain.0.as_ref(),
-        answer.node.0.as_ref(),
-        answer.statement.as_bytes(),
-        &now_ms().to_be_bytes(),
-        &process,
-        &count,
-    ]);
-    hex::encode(&AsRef::<[u8]>::as_ref(&digest)[..12])
 }
 
 /// Hashes rows as they leave. What it holds counts as the statement's memory.

@@ -32,6 +32,7 @@ mod follower;
 mod functions;
 mod listen;
 mod metrics;
+mod openlineage;
 mod pg_catalog;
 mod problems;
 mod provenance;
@@ -55,6 +56,7 @@ pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use flight::{FlightSql, RunningFlight};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
+pub use openlineage::{LineageConfig, LineageTarget, OpenLineage};
 pub use provenance::Equipment;
 pub use session::{Outcome, Rows, Session};
 pub use snapshot::{

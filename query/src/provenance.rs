@@ -25,6 +25,7 @@ use crate::catalog::HeightCatalog;
 use crate::engine::Engine;
 use crate::error::{QueryError, QueryErrorKind, Result, SqlState};
 use crate::evidence::{EvidenceFunction, KeptAnswers};
+use crate::openlineage::OpenLineage;
 use crate::snapshot::StreamAt;
 
 /// What the query role has beside the chain's facts and the segments. Without it statements are answered all the same;
@@ -37,6 +38,8 @@ pub struct Equipment {
     pub secrets: Option<SecretStore>,
     /// The key of this node's identity, for evidence of answers.
     pub signer: Option<Arc<SigningKey>>,
+    /// Where events about queries go.
+    pub lineage: Option<OpenLineage>,
 }
 
 /// Adds the functions that see `catalog`, and those that see a session's last `answers`, to a statement's state.

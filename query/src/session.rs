@@ -286,7 +286,10 @@ impl Session {
         let clock = StatementClock::start(&self.engine);
         match self.dispatch(statement, parameters, clock.clone()).await {
             Ok(Outcome::Done(tag)) => {
-                clock.stop(Ok(()));
+                // A cursor's query runs on, until it is read to its end or closed.
+                if !matches!(statement.action, Action::Declare { .. }) {
+                    clock.stop(Ok(()));
+                }
                 Ok(Outcome::Done(tag))
             }
             Ok(rows) => Ok(rows),
@@ -466,7 +469,11 @@ impl Session {
         };
         let of_chain = reads_the_chain(&plan);
         let settings = self.settings();
-        let evidence = settings.evidence && of_chain && !is_explained(&plan);
+        let answered = of_chain && !is_explained(&plan);
+        if let Some(lineage) = self.engine.equipment().lineage.as_ref().filter(|_| answered) {
+            clock.of_run(lineage.begin(&plan, asked.text, &catalog));
+        }
+        let evidence = settings.evidence && answered;
         let varying = if evidence { varying(&plan) } else { None };
         let scope = StatementScope::new(settings.on_unverified, evidence);
         let mut state = self.context.state();

@@ -62,7 +62,8 @@ async fn an_answer_is_signed_with_all_that_it_follows_from() {
     let answer = last(&session);
     assert_eq!(answer.node, key(NODE).identity());
     assert_eq!(
-        answer.statement, "SELECT detector, vehicles, speed_kmh FROM traffic.flow  WHERE _partition = 1 ORDER BY vehicles",
+        answer.statement,
+        "SELECT detector, vehicles, speed_kmh FROM traffic.flow  WHERE _partition = 1 ORDER BY vehicles",
         "the height stands beside it"
     );
     assert_eq!((answer.height, answer.block), (Height(5), sha256(&[b"block", &5_u64.to_be_bytes()])));
@@ -214,7 +215,8 @@ async fn what_is_kept_of_the_rows_counts_as_memory() {
     let city = common::city().await;
     let config = QueryConfig { memory_limit_mib: 16, ..QueryConfig::default() };
     let session = signing(&engine_with(&city, config));
-    let tables: Vec<_> = ('a'..='g').map(|name| format!("(SELECT vehicles FROM traffic.flow LIMIT 8) {name}")).collect();
+    let tables: Vec<_> =
+        ('a'..='g').map(|name| format!("(SELECT vehicles FROM traffic.flow LIMIT 8) {name}")).collect();
     let sql = format!("SELECT a.vehicles FROM {}", tables.join(" CROSS JOIN "));
     let error = session.sql(&sql).await.unwrap_err();
     assert_eq!((error.kind, error.state.0), (QueryErrorKind::Limit, "53200"), "{error}");

@@ -9,6 +9,7 @@ mod differential;
 mod evidence;
 mod hostile;
 mod login;
+mod openlineage;
 mod plans;
 mod slt;
 mod unverified;

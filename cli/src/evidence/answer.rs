@@ -51,9 +51,11 @@ fn describe(file: &AnswerEvidence, verified: &VerifiedAnswer) -> Vec<String> {
         format!("ok  {:<12} {signed} of {of} validators certify the last header", "certificate"),
         format!("statement    {}", answer.statement),
     ];
-    lines.extend((1..).zip(&answer.parameters).map(|(at, value)| {
-        format!("parameter    ${at} {} {}", value.kind, value.text.as_deref().unwrap_or("null"))
-    }));
+    lines.extend(
+        (1..).zip(&answer.parameters).map(|(at, value)| {
+            format!("parameter    ${at} {} {}", value.kind, value.text.as_deref().unwrap_or("null"))
+        }),
+    );
     lines.push(format!("settings     {}", settings.join(", ")));
     lines.push(format!(
         "segments     {} with their roots, {read} bytes read and verified, {} left out, {} flagged",
@@ -61,7 +63,12 @@ fn describe(file: &AnswerEvidence, verified: &VerifiedAnswer) -> Vec<String> {
         answer.left_out,
         answer.flagged
     ));
-    lines.push(format!("rows         {} in {} columns, root {}{order}", answer.rows, answer.columns.len(), answer.rows_root));
+    lines.push(format!(
+        "rows         {} in {} columns, root {}{order}",
+        answer.rows,
+        answer.columns.len(),
+        answer.rows_root
+    ));
     lines.push(format!("engine       {}, at {} ms by the node's clock", answer.engine, answer.made_ms));
     lines.push(format!(
         "VERIFIED: the node says so, of chain {} at height {}; that it computed rightly, `cairn replay` checks",

@@ -38,7 +38,7 @@ pub(super) fn columns(schema: &Schema) -> std::result::Result<Vec<AnswerColumn>,
 }
 
 /// The canonical name of a type; none for those without a canonical form.
-pub(super) fn type_name(data_type: &DataType) -> Option<String> {
+pub(crate) fn type_name(data_type: &DataType) -> Option<String> {
     Some(match data_type {
         DataType::Null => "null".to_owned(),
         DataType::Boolean => "bool".to_owned(),

@@ -43,7 +43,11 @@ async fn certified(follower: &Follower, from: Height) -> Result<Certified> {
         }
         for block in blocks {
             let last = Header::decode(&block.header).map_err(|error| {
-                QueryError::new(QueryErrorKind::Unavailable, SqlState::NOT_READY, format!("a node gave no header: {error}"))
+                QueryError::new(
+                    QueryErrorKind::Unavailable,
+                    SqlState::NOT_READY,
+                    format!("a node gave no header: {error}"),
+                )
             })?;
             headers.push(Base64Bytes(block.header));
             if let Some(certificate) = block.certificate {

@@ -11,8 +11,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, Partitioning, PlanProperties,
@@ -20,21 +18,19 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
-/// `plan` with one partition, in which everything comes in one order.
+/// `plan`, with one partition wherever several would come side by side.
+///
+/// From below: what stands above has one input to read, so nothing in it waits for a partition that is not its turn yet, as
+/// a join that gathers bounds from all its partitions would.
 pub(crate) fn in_order(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let ordered = plan.transform_up(|node| {
-        let Some(merging) = node.downcast_ref::<CoalescePartitionsExec>() else { return Ok(Transformed::no(node)) };
-        let read: Arc<dyn ExecutionPlan> = Arc::new(InOrderExec::new(Arc::clone(merging.input())));
-        Ok(Transformed::yes(match merging.fetch() {
-            Some(rows) => Arc::new(GlobalLimitExec::new(read, 0, Some(rows))),
-            None => read,
-        }))
+        if node.output_partitioning().partition_count() <= 1 {
+            return Ok(Transformed::no(node));
+        }
+        let read: Arc<dyn ExecutionPlan> = Arc::new(InOrderExec::new(node));
+        Ok(Transformed::yes(read))
     })?;
-    let plan = ordered.data;
-    match plan.output_partitioning().partition_count() {
-        0 | 1 => Ok(plan),
-        _ => Ok(Arc::new(InOrderExec::new(plan))),
-    }
+    Ok(ordered.data)
 }
 
 /// Reads the partitions of its input one after the other.
