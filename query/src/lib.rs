@@ -16,7 +16,8 @@
 //! - **I3 No unverified byte.** Plans reach one store, the verified one; the runtime resolves no other URL.
 //! - **I4 Named snapshot.** A statement sees one height from its first table to its last row, and says which.
 //!
-//! What this crate is not: it writes nothing anywhere, registers nothing, and decides no rights yet.
+//! What this crate is not: it registers nothing, decides no rights yet, and writes nothing anywhere but events about
+//! queries, where that is wanted ([`OpenLineage`]).
 
 mod auth;
 mod catalog;
