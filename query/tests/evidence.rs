@@ -266,7 +266,7 @@ async fn clients_of_both_wires_hear_the_name_and_parameters_are_signed() {
     let info = client.execute("SELECT detector FROM traffic.flow".to_owned(), None).await.unwrap();
     let rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
     let batches: Vec<_> = rows.try_collect().await.unwrap();
-    let id = batches[0].schema().metadata()["cairn.evidence"].clone();
+    let id = batches[0].schema().metadata()["cairn.evidence_id"].clone();
     assert_eq!(id.len(), 24);
     let info = client.execute(format!("SELECT cairn_evidence('{id}')"), None).await.unwrap();
     let rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();

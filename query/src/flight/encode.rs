@@ -30,7 +30,7 @@ pub(super) const HEIGHT_KEY: &str = "cairn.height";
 pub(super) const WARNINGS_KEY: &str = "cairn.warnings";
 
 /// The key of the schema's metadata that says what evidence of the rows can be asked for by.
-pub(super) const EVIDENCE_KEY: &str = "cairn.evidence";
+pub(super) const EVIDENCE_KEY: &str = "cairn.evidence_id";
 
 /// The messages of an answer.
 pub(super) type Messages = Pin<Box<dyn Stream<Item = std::result::Result<FlightData, Status>> + Send>>;

@@ -37,7 +37,7 @@ use crate::statement::{Action, Statement};
 const HEIGHT_PARAMETER: &str = "cairn.height";
 
 /// The parameter that tells programs what evidence of the last answer can be asked for by.
-const EVIDENCE_PARAMETER: &str = "cairn.evidence";
+const EVIDENCE_PARAMETER: &str = "cairn.evidence_id";
 
 /// Settings whose changes clients are told of, by the names that Postgres gives them.
 const REPORTED: [(&str, &str); 9] = [
