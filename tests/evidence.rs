@@ -88,7 +88,8 @@ fn an_answer_is_signed_verified_offline_and_replayed() {
     assert!(output.status.success() && said.contains("REPLAYED: the same 97 rows"), "{}", describe(&output));
     assert!(said.contains("equal    rows root") && !said.contains("DIFFERS"), "{said}");
     // What a limit takes, in no order, at a height that the client names.
-    let file = evidence(&network, "some.json", &["--as-of", "3", &format!("SELECT * FROM {STREAM} LIMIT 50")]);
+    let height = network.status()["height"].as_u64().unwrap().to_string();
+    let file = evidence(&network, "some.json", &["--as-of", &height, &format!("SELECT * FROM {STREAM} LIMIT 50")]);
     assert!(replay(&network, &file).status.success());
 
     changed_files_are_refused(&network);
