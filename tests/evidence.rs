@@ -7,6 +7,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use cairn_proof::Base64Bytes;
 use cairn_proof::answer::SignedAnswer;
@@ -100,11 +101,38 @@ fn an_answer_is_signed_verified_offline_and_replayed() {
     up.kill();
     let keys = network.dir().join("keys/query.key");
     std::fs::rename(&keys, network.scratch("query.key")).unwrap();
-    let _up = network.up();
+    events_go_to_a_file(&network);
+    let mut up = network.up();
     let output = network.command("sql").arg("--evidence").arg(network.scratch("none")).arg(&totals).output().unwrap();
     let said = describe(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no key to sign answers with") && said.contains("cairn identity add"), "{said}");
+    run(network.command("sql").arg(&totals));
+    up.terminate(Duration::from_secs(30));
+    events_were_written(&network, &totals);
+}
+
+/// Tells the query role to write OpenLineage events.
+fn events_go_to_a_file(network: &Network) {
+    let file = network.dir().join("cairn.toml");
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.push_str("\n[query.openlineage]\nfile = \"lineage.ndjson\"\n");
+    std::fs::write(file, text).unwrap();
+}
+
+/// What was asked is told, to its end, in a file that nobody else may read.
+fn events_were_written(network: &Network, sql: &str) {
+    let file = network.dir().join("lineage.ndjson");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(file).unwrap();
+    let events: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event["eventType"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["START", "COMPLETE"]);
+    assert_eq!(events[1]["job"]["facets"]["sql"]["query"], sql);
+    assert_eq!(
+        (&events[1]["inputs"][0]["namespace"], &events[1]["inputs"][0]["name"]),
+        (&"cairn://test".into(), &STREAM.into())
+    );
 }
 
 /// Every other byte than those that were signed is refused, by name of the step.
