@@ -14,10 +14,10 @@
 //! An answer that failed, was cut short by a limit, or was not fetched to its end has no evidence. Rows are hashed as
 //! they come and never kept: 32 bytes stay of each, which count as the statement's memory.
 //!
-//! **Run again, the same rows.** A statement with evidence is computed in one partition, and inputs that lie side by side
-//! are read one after the other ([`in_order`]). Sums of floats then add up in one order, and a `LIMIT` takes the same
-//! rows, on any machine. What is left to vary is what the statement itself leaves open: functions such as `now()`, of
-//! which the client is warned.
+//! **Run again, the same rows.** A statement with evidence is computed in one partition, in batches of one size, and inputs
+//! that lie side by side are read one after the other ([`in_order`]). A `LIMIT` then takes the same rows on any machine,
+//! and sums of floats add up in one order on those of one architecture. What is left to vary is what the statement itself
+//! leaves open: functions such as `now()`, of which the client is warned.
 
 mod canonical;
 mod file;
@@ -37,6 +37,7 @@ use cairn_proof::answer::{Answer, SEGMENTS_MAX};
 use cairn_proof::identity::SigningKey;
 use cairn_proof::statement::ChainTag;
 use datafusion::common::ParamValues;
+use datafusion::config::ConfigOptions;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
@@ -58,6 +59,8 @@ pub(crate) use varying::{is_explained, varying};
 fn engine_name() -> String {
     format!("cairn {}, datafusion {}", env!("CARGO_PKG_VERSION"), datafusion::DATAFUSION_VERSION)
 }
+/// How many rows the engine takes at a time, for statements with evidence.
+const BATCH_ROWS: usize = 8_192;
 /// Memory for each row: its hash, in a list that doubles when it is full.
 const ROW_BYTES: usize = 64;
 
@@ -78,6 +81,13 @@ fn signer(engine: &Engine) -> Result<(Arc<SigningKey>, ChainTag)> {
              again; networks that `cairn init` makes have it from the start",
         )),
     }
+}
+
+/// Has a statement computed in one order whatever the machine and its configuration: a sum of floats depends on how rows
+/// are cut into batches, too.
+pub(crate) fn fix_order(options: &mut ConfigOptions) {
+    options.execution.target_partitions = 1;
+    options.execution.batch_size = BATCH_ROWS;
 }
 
 /// What a statement is, for its evidence.

@@ -176,8 +176,8 @@ async fn the_same_statement_at_the_same_height_signs_the_same_on_any_machine() {
     ];
     for sql in statements {
         let mut roots = Vec::new();
-        for parallelism in [1, 2, 5] {
-            let engine = engine_with(&city, QueryConfig { parallelism, ..QueryConfig::default() });
+        for (parallelism, batch_rows) in [(1, 64), (2, 8_192), (5, 100)] {
+            let engine = engine_with(&city, QueryConfig { parallelism, batch_rows, ..QueryConfig::default() });
             for _ in 0..4 {
                 let session = signing(&engine);
                 session.sql(sql).await.unwrap();
