@@ -37,9 +37,9 @@ use cairn_proof::answer::{Answer, SEGMENTS_MAX};
 use cairn_proof::identity::SigningKey;
 use cairn_proof::statement::ChainTag;
 use datafusion::common::ParamValues;
-use datafusion::config::ConfigOptions;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::prelude::SessionConfig;
 
 use crate::catalog::HeightCatalog;
 use crate::engine::Engine;
@@ -85,9 +85,8 @@ fn signer(engine: &Engine) -> Result<(Arc<SigningKey>, ChainTag)> {
 
 /// Has a statement computed in one order whatever the machine and its configuration: a sum of floats depends on how rows
 /// are cut into batches, too.
-pub(crate) fn fix_order(options: &mut ConfigOptions) {
-    options.execution.target_partitions = 1;
-    options.execution.batch_size = BATCH_ROWS;
+pub(crate) fn fix_order(config: &mut SessionConfig) {
+    *config = config.clone().with_target_partitions(1).with_batch_size(BATCH_ROWS);
 }
 
 /// What a statement is, for its evidence.

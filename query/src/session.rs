@@ -479,7 +479,7 @@ impl Session {
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&scope));
         if evidence {
-            evidence::fix_order(state.config_mut().options_mut());
+            evidence::fix_order(state.config_mut());
         }
         let context = state.task_ctx();
         let guard = Guard::new(deadline.at());
