@@ -54,7 +54,7 @@ async fn a_late_follower_has_the_same_state_and_answers_sql_and_proofs() {
     let by_follower = followed(&joined.dir, joined.api.parse().unwrap()).await;
     let at = usize::try_from(goal).unwrap();
     assert_eq!(by_validator.ledger().blocks()[..=at], by_follower.ledger().blocks()[..=at]);
-    assert_eq!(by_follower.ledger().identities().len(), 6 + 40 + 4 * 10);
+    assert_eq!(by_follower.ledger().identities().len(), 7 + 40 + 4 * 10);
 
     tokio::task::spawn_blocking(move || {
         serves(&network, &joined);

@@ -3,6 +3,7 @@
 //! Addresses bind to loopback unless the file says otherwise. No secret stands in it.
 
 mod kafka;
+mod openlineage;
 mod registry;
 mod settings_file;
 mod store;
@@ -133,6 +134,9 @@ pub(crate) struct QuerySection {
     /// The Flight SQL port; there is none without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) flight: Option<FlightConfig>,
+    /// Where events about queries go; nowhere without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) openlineage: Option<openlineage::OpenLineageSection>,
 }
 
 /// How commands and roles reach the chain.

@@ -1,6 +1,7 @@
-//! `cairn prove`, `cairn verify`, `cairn audit`: receipts and state proofs, checking them offline, recomputing everything
-//! stored.
+//! `cairn prove`, `cairn verify`, `cairn audit`: receipts and state proofs, checking them and evidence of answers offline,
+//! recomputing everything stored.
 
+mod answer;
 mod public_log;
 mod state;
 
@@ -12,7 +13,9 @@ use cairn_anchor::audit::{Report, audit as run_audit};
 use cairn_anchor::prove::{Sources, prove as make_receipt};
 use cairn_anchor::roots::Roots;
 use cairn_ingest::decode::AuditDecoder;
+use cairn_proof::answer::file::ANSWER_EVIDENCE_MARK;
 use cairn_proof::genesis::Genesis;
+use cairn_proof::identity::PublicKey;
 use cairn_proof::receipt::{RECEIPT_MARK, Receipt, Verified};
 use cairn_proof::state_proof::{STATE_PROOF_MARK, StateProof};
 use cairn_proof::tlog_proof::TLOG_PROOF_MARK;
@@ -24,6 +27,7 @@ use crate::chain::Chain;
 use crate::home::read_genesis;
 use crate::output::{Format, Table, write_out};
 use crate::roles::{secret_store, segment_store};
+pub(crate) use answer::public_key;
 use public_log::Witnesses;
 
 /// Exit code of `verify` and `audit` when something does not verify.
@@ -62,10 +66,10 @@ pub(crate) struct ProveArgs {
     pub(crate) tlog_proof: Option<PathBuf>,
 }
 
-/// Check a receipt, a state proof or a tlog-proof, offline: nothing but the file and the genesis is read.
+/// Check a receipt, a state proof, a tlog-proof or evidence of an answer, offline: nothing but the file and the genesis is read.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cairn verify receipt.json --genesis genesis.json\n  cairn verify anchor.tlog-proof --genesis genesis.json --witness witness.vkey --require-witness witness.example/one\n\nThe file says what it is. Exit code 3 when it does not verify; the failed step is named."
+    after_help = "Examples:\n  cairn verify receipt.json --genesis genesis.json\n  cairn verify anchor.tlog-proof --genesis genesis.json --witness witness.vkey --require-witness witness.example/one\n  cairn verify answer.json --genesis genesis.json\n\nThe file says what it is. Exit code 3 when it does not verify; the failed step is named."
 )]
 pub(crate) struct VerifyArgs {
     /// The receipt or the proof.
@@ -80,6 +84,10 @@ pub(crate) struct VerifyArgs {
     /// repeated.
     #[arg(long, value_name = "NAME|KEY")]
     pub(crate) require_witness: Vec<String>,
+    /// The public key of a query node that you know, beside those that the genesis names, for evidence of answers; may be
+    /// repeated.
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
+    pub(crate) node_key: Vec<PublicKey>,
 }
 
 /// Recompute everything stored against the chain.
@@ -140,7 +148,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
     let bytes =
         std::fs::read(&args.file).with_context(|| format!("the file {} cannot be read", args.file.display()))?;
     let witnesses = Witnesses::read(&args.witness, &args.require_witness)?;
-    match checked(&bytes, &genesis, &witnesses) {
+    match checked(&bytes, &genesis, &witnesses, &args.node_key) {
         Ok(lines) => {
             for line in lines {
                 crate::say!("{line}")?;
@@ -155,7 +163,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<u8> {
 }
 
 /// What the file proves, line by line; or why it does not.
-fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &Witnesses) -> Result<Vec<String>, String> {
+fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &Witnesses, nodes: &[PublicKey]) -> Result<Vec<String>, String> {
     if bytes.starts_with(TLOG_PROOF_MARK.as_bytes()) {
         let (lines, checkpoint) = public_log::verify(bytes, genesis)?;
         return witnesses.check(lines, Some(&checkpoint));
@@ -172,10 +180,12 @@ fn checked(bytes: &[u8], genesis: &Genesis, witnesses: &Witnesses) -> Result<Vec
             let lines = receipt.verify(genesis).map(|it| describe(&it)).map_err(|error| error.to_string())?;
             witnesses.check(lines, receipt.checkpoint.as_deref())
         }
+        Some(ANSWER_EVIDENCE_MARK) => witnesses.check(answer::verify(bytes, genesis, nodes)?, None),
         other => {
             let found: String = other.unwrap_or("none").chars().take(80).collect();
             Err(format!(
-                "step form: expected {RECEIPT_MARK}, {STATE_PROOF_MARK} or {TLOG_PROOF_MARK}, found the format {found}"
+                "step form: expected {RECEIPT_MARK}, {STATE_PROOF_MARK}, {ANSWER_EVIDENCE_MARK} or {TLOG_PROOF_MARK}, found \
+                 the format {found}"
             ))
         }
     }

@@ -4,10 +4,10 @@
 //! DIR/cairn.toml            addresses and limits              DIR/keys/validator-N.key  votes
 //! DIR/genesis.json          what a verifier needs             DIR/keys/owner.key        registers streams
 //! DIR/streams/*.toml        definitions, registered at start  DIR/keys/ingest.key       signs anchors
-//! DIR/data/validator-N/     voting history, blocks            DIR/keys/secrets.key      encrypts batch secrets
-//! DIR/data/broker/          the embedded broker's records     DIR/objects/              segments
-//! DIR/logs/ROLE.log         what each role logs               DIR/secrets/              batch secrets, encrypted
-//! DIR/data/dead-letters.json  which dead letters were delivered
+//! DIR/data/validator-N/     voting history, blocks            DIR/keys/query.key        signs evidence of answers
+//! DIR/data/broker/          the embedded broker's records     DIR/keys/secrets.key      encrypts batch secrets
+//! DIR/logs/ROLE.log         what each role logs               DIR/objects/              segments
+//! DIR/data/dead-letters.json  which were delivered            DIR/secrets/              batch secrets, encrypted
 //! ```
 
 use std::fs;

@@ -153,8 +153,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Home> {
         (0..args.validators).map(|index| new_key(&home, &format!("validator-{index}"))).collect::<Result<Vec<_>>>()?;
     let owner = new_key(&home, "owner")?;
     let ingest = new_key(&home, "ingest")?;
+    let query = new_key(&home, "query")?;
     home.write_secret("secrets", &random_seed()?)?;
-    let genesis = genesis(args, &validators, &owner, &ingest)?;
+    let genesis = genesis(args, &validators, &[("owner", &owner), ("ingest", &ingest), ("query", &query)])?;
     let json = serde_json::to_vec_pretty(&genesis).context("the genesis cannot be written as JSON")?;
     write_new(&home.genesis_file(), &json, 0o644)?;
     for stream in &BUILT_IN {
@@ -199,10 +200,14 @@ pub(crate) fn new_key(home: &Home, name: &str) -> Result<SigningKey> {
     Ok(SigningKey::from_seed(&seed))
 }
 
-fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, ingest: &SigningKey) -> Result<Genesis> {
+/// The genesis: the owner is an organisation, ingest and query are nodes.
+fn genesis(args: &InitArgs, validators: &[SigningKey], identities: &[(&str, &SigningKey)]) -> Result<Genesis> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the system's clock is before 1970")?;
-    let identity =
-        |name: &str, kind, key: &SigningKey| GenesisIdentity { name: name.into(), kind, public_key: key.public() };
+    let identity = |(name, key): &(&str, &SigningKey)| GenesisIdentity {
+        name: (*name).to_owned(),
+        kind: if *name == "owner" { IdentityKind::Organisation } else { IdentityKind::Node },
+        public_key: key.public(),
+    };
     let genesis = Genesis {
         format: GENESIS_MARK.into(),
         chain_id: args.chain_id.clone(),
@@ -215,10 +220,7 @@ fn genesis(args: &InitArgs, validators: &[SigningKey], owner: &SigningKey, inges
                 address: args.p2p_address(index),
             })
             .collect(),
-        identities: vec![
-            identity("owner", IdentityKind::Organisation, owner),
-            identity("ingest", IdentityKind::Node, ingest),
-        ],
+        identities: identities.iter().map(identity).collect(),
         parameters: args.parameters(),
     };
     genesis.check()?;
@@ -257,6 +259,7 @@ pub(crate) fn config(args: &InitArgs, chain_id: &str, nodes: Vec<ValidatorSectio
                 ..QueryConfig::default()
             },
             flight: Some(FlightConfig::new(listen(ports.flight()))),
+            openlineage: None,
         },
         chain: ChainSection::default(),
         node: NodeSection::default(),
@@ -285,6 +288,9 @@ mod tests {
             let key = home.signing_key(&format!("validator-{index}")).unwrap();
             assert_eq!(key.public(), config.validators[index].public_key);
         }
+        let node = home.signing_key("query").unwrap().public();
+        let named = genesis.identities.iter().find(|identity| identity.public_key == node).unwrap();
+        assert_eq!((named.name.as_str(), named.kind), ("query", IdentityKind::Node));
         for entry in std::fs::read_dir(home.path().join("keys")).unwrap() {
             let mode = entry.unwrap().metadata().unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, 0o600);

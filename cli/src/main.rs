@@ -10,12 +10,12 @@
 //! | [`validators`], [`vote`] | who validates, how they did, and what they decide |
 //! | [`publish`], [`rows`] | files of rows into a stream |
 //! | [`simulate`], [`city`] | a simulated city |
-//! | [`status`], [`sql`], [`evidence`] | looking, asking, proving |
+//! | [`status`], [`sql`], [`evidence`], [`replay`] | looking, asking, proving, asking again |
 //! | [`gc`] | removing what no anchor names |
 //! | [`demo`] | all of it in one command |
 //! | [`output`] | tables, CSV and JSON |
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage; `verify` and `audit` exit 3 when something does not verify.
+//! Exit codes: 0 done, 1 failed, 2 usage; `verify`, `audit` and `replay` exit 3 when something does not verify.
 
 mod chain;
 mod city;
@@ -34,6 +34,7 @@ mod metrics;
 mod output;
 mod publish;
 mod reference;
+mod replay;
 mod roles;
 mod rows;
 mod simulate;
@@ -86,6 +87,7 @@ enum Command {
     Prove(evidence::ProveArgs),
     Verify(evidence::VerifyArgs),
     Audit(evidence::AuditArgs),
+    Replay(replay::ReplayArgs),
     Gc(gc::GcArgs),
     Demo(demo::DemoArgs),
 }
@@ -131,6 +133,7 @@ fn on_runtime(command: &Command) -> anyhow::Result<u8> {
             Command::Prove(args) => evidence::prove(args).await.map(|()| 0),
             Command::Verify(args) => evidence::verify(args),
             Command::Audit(args) => evidence::audit(args).await,
+            Command::Replay(args) => replay::replay(args).await,
             Command::Gc(args) => gc::gc(args).await.map(|()| 0),
             Command::Demo(args) => demo::demo(args).await.map(|()| 0),
         }

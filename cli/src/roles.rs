@@ -17,7 +17,8 @@ use cairn_anchor::store::SegmentStore;
 use cairn_chain_client::{Follower, FollowerConfig};
 use cairn_chain_node::Node;
 use cairn_ingest::Ingest;
-use cairn_query::{Equipment, FlightSql, QueryService, TlsFiles};
+use cairn_proof::identity::SigningKey;
+use cairn_query::{Equipment, FlightSql, OpenLineage, QueryService, TlsFiles};
 use prometheus::Registry;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +32,8 @@ use crate::{metrics, streams};
 pub(crate) const CHAIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a role waits for a predecessor that is on its way out.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// How long events about queries may take to leave when the role ends.
+const LINEAGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One role in a process of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -157,7 +160,13 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         // Relative to the folder, as every path in the file.
         *tls = TlsFiles { certificate: home.path().join(&tls.certificate), key: home.path().join(&tls.key) };
     }
-    let equipment = Equipment { follower: Some(follower.clone()), secrets: query_secrets(&home, &config)? };
+    let equipment = Equipment {
+        follower: Some(follower.clone()),
+        secrets: query_secrets(&home, &config)?,
+        signer: query_key(&home)?,
+        lineage: open_lineage(&home, &config, &registry)?,
+    };
+    let lineage = equipment.lineage.clone();
     let mut running = QueryService::start_equipped(postgres, follower, store, equipment, &registry).await?;
     let mut flight = match &config.query.flight {
         Some(flight) => Some(FlightSql::serve(running.engine().clone(), flight).await?),
@@ -180,7 +189,20 @@ pub(crate) async fn query(args: &RoleArgs) -> Result<()> {
         flight.stop().await;
     }
     running.stop().await;
+    if let Some(lineage) = lineage {
+        lineage.flush(LINEAGE_PATIENCE).await;
+    }
     Ok(())
+}
+
+/// What sends events about queries, where the configuration says where to.
+fn open_lineage(home: &Home, config: &Config, registry: &Registry) -> Result<Option<OpenLineage>> {
+    let section = config.query.openlineage.as_ref();
+    let started = section.map(|section| {
+        let lineage = section.effective(home.path(), &config.chain_id)?;
+        OpenLineage::start(lineage, registry).context("[query.openlineage]")
+    });
+    started.transpose()
 }
 
 /// The batch secrets for receipts, where the role may read them.
@@ -192,6 +214,14 @@ fn query_secrets(home: &Home, config: &Config) -> Result<Option<SecretStore>> {
     secrets
         .map(Some)
         .context("[query] receipts = true, but the batch secrets cannot be read; set it to false, or give them")
+}
+
+/// The key by which answers are signed. Networks that were made before there was one go on without.
+fn query_key(home: &Home) -> Result<Option<Arc<SigningKey>>> {
+    if !home.key_file("query").exists() {
+        return Ok(None);
+    }
+    home.signing_key("query").map(|key| Some(Arc::new(key)))
 }
 
 /// Prints the line that tells that a role, or all of them, serve.

@@ -67,6 +67,14 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Events about queries have nowhere to go.
+    #[error("query: OpenLineage events cannot go to {target}: {reason}")]
+    Lineage {
+        /// The file or the address.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A port cannot be listened on.
     #[error("query: cannot listen on {addr} for {clients} clients: {source}; {advice}")]
     Listen {
@@ -177,7 +185,7 @@ impl Engine {
         })
     }
 
-    /// Gives the engine what receipts need beside the chain's facts and the segments. The first one given counts.
+    /// Gives the engine what receipts and evidence need beside the chain's facts and the segments. The first one given counts.
     #[must_use]
     pub fn equipped(self, equipment: Equipment) -> Self {
         self.inner.equipment.get_or_init(|| equipment);
@@ -185,7 +193,7 @@ impl Engine {
     }
 
     pub(crate) fn equipment(&self) -> &Equipment {
-        static NONE: Equipment = Equipment { follower: None, secrets: None };
+        static NONE: Equipment = Equipment { follower: None, secrets: None, signer: None, lineage: None };
         self.inner.equipment.get().unwrap_or(&NONE)
     }
 

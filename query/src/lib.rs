@@ -16,7 +16,8 @@
 //! - **I3 No unverified byte.** Plans reach one store, the verified one; the runtime resolves no other URL.
 //! - **I4 Named snapshot.** A statement sees one height from its first table to its last row, and says which.
 //!
-//! What this crate is not: it writes nothing anywhere, registers nothing, and decides no rights yet.
+//! What this crate is not: it registers nothing, decides no rights yet, and writes nothing anywhere but events about
+//! queries, where that is wanted ([`OpenLineage`]).
 
 mod auth;
 mod catalog;
@@ -25,12 +26,14 @@ mod clock;
 mod config;
 mod engine;
 mod error;
+mod evidence;
 mod executor;
 mod flight;
 mod follower;
 mod functions;
 mod listen;
 mod metrics;
+mod openlineage;
 mod pg_catalog;
 mod problems;
 mod provenance;
@@ -54,6 +57,7 @@ pub use error::{QueryError, QueryErrorKind, Result, SqlState};
 pub use flight::{FlightSql, RunningFlight};
 pub use follower::FollowedChain;
 pub use metrics::QueryMetrics;
+pub use openlineage::{LineageConfig, LineageTarget, OpenLineage};
 pub use provenance::Equipment;
 pub use session::{Outcome, Rows, Session};
 pub use snapshot::{

@@ -14,6 +14,7 @@
 //! | `cairn_query_follower_height` | the newest finalized block that statements see |
 //! | `cairn_query_connections` | clients connected to the Postgres port |
 //! | `cairn_query_flight_connections` | clients connected to the Flight SQL port |
+//! | `cairn_query_openlineage_events_total{outcome}` | events about queries: `sent`, `dropped` or `failed` ([`crate::openlineage`]) |
 //! | `cairn_query_unreadable_total{wire}` | messages and calls that could not be read, `postgres` or `flight` |
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use cairn_anchor::EvidenceError;
 use cairn_anchor::secrets::SecretStore;
 use cairn_chain_client::{AnchorEntry, Follower};
+use cairn_proof::identity::SigningKey;
 use cairn_proof::statement::Anchor;
 use cairn_proof::{LeafIndex, Offset, Partition};
 use datafusion::error::DataFusionError;
@@ -23,6 +24,8 @@ use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use crate::catalog::HeightCatalog;
 use crate::engine::Engine;
 use crate::error::{QueryError, QueryErrorKind, Result, SqlState};
+use crate::evidence::{EvidenceFunction, KeptAnswers};
+use crate::openlineage::OpenLineage;
 use crate::snapshot::StreamAt;
 
 /// What the query role has beside the chain's facts and the segments. Without it statements are answered all the same;
@@ -33,14 +36,27 @@ pub struct Equipment {
     pub follower: Option<Follower>,
     /// The batch secrets, for receipts.
     pub secrets: Option<SecretStore>,
+    /// The key of this node's identity, for evidence of answers.
+    pub signer: Option<Arc<SigningKey>>,
+    /// Where events about queries go.
+    pub lineage: Option<OpenLineage>,
 }
 
-/// Adds the functions that see `catalog` to a statement's state.
-pub(crate) fn register(state: &mut SessionState, engine: &Engine, catalog: &Arc<HeightCatalog>) -> Result<()> {
+/// Adds the functions that see `catalog`, and those that see a session's last `answers`, to a statement's state.
+pub(crate) fn register(
+    state: &mut SessionState,
+    engine: &Engine,
+    catalog: &Arc<HeightCatalog>,
+    answers: &Arc<KeptAnswers>,
+) -> Result<()> {
     use datafusion::execution::FunctionRegistry as _;
+    let failed = |error: DataFusionError| QueryError::internal(error.to_string());
+    let evidence = EvidenceFunction::new(engine.clone(), Arc::clone(answers));
+    let evidence = AsyncScalarUDF::new(Arc::new(evidence)).into_scalar_udf();
+    state.register_udf(Arc::new(evidence)).map_err(failed)?;
     let receipt = receipt::ReceiptFunction::new(engine.clone(), Arc::clone(catalog));
     let receipt = AsyncScalarUDF::new(Arc::new(receipt)).into_scalar_udf();
-    state.register_udf(Arc::new(receipt)).map_err(|error| QueryError::internal(error.to_string()))?;
+    state.register_udf(Arc::new(receipt)).map_err(failed)?;
     let lineage = lineage::LineageFunction::new(engine.store().clone(), engine.chain(), Arc::clone(catalog));
     state.register_udtf(lineage::NAME, Arc::new(lineage));
     Ok(())

@@ -1,13 +1,17 @@
 //! What one statement is told, and what it tells: carried from the session to the tables that it plans.
 //!
 //! The engine hands a session's state to every table's `scan`; this travels with it as an extension. One is made for
-//! each statement, so what is gathered here is of that statement alone.
+//! each statement, so what is gathered here is of that statement alone: what does not verify, and, where evidence of the
+//! answer is asked for, which segments it is computed from.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cairn_anchor::roots::AnchoredObject;
+use cairn_anchor::verified::{Observer, VerifiedStore, Work};
 use datafusion::catalog::Session;
 
+use crate::evidence::SegmentsRead;
 use crate::problems::Problem;
 
 /// How many batches that were left out a statement names; more are counted.
@@ -46,6 +50,8 @@ pub(crate) struct StatementScope {
     pub(crate) on_unverified: OnUnverified,
     told: Mutex<Told>,
     flagged_bytes: AtomicUsize,
+    /// Only where evidence is asked for.
+    read: Option<SegmentsRead>,
 }
 
 #[derive(Debug, Default)]
@@ -57,13 +63,47 @@ struct Told {
 }
 
 impl StatementScope {
-    pub(crate) fn new(on_unverified: OnUnverified) -> Arc<Self> {
-        Arc::new(Self { on_unverified, ..Self::default() })
+    pub(crate) fn new(on_unverified: OnUnverified, evidence: bool) -> Arc<Self> {
+        Arc::new(Self { on_unverified, read: evidence.then(SegmentsRead::default), ..Self::default() })
     }
 
     /// The statement that a plan is made for; plans that no session asked for refuse what does not verify.
     pub(crate) fn of(state: &dyn Session) -> Arc<Self> {
         state.config().get_extension::<Self>().unwrap_or_default()
+    }
+
+    /// The answer is computed from a segment, whether bytes of it have to be read or not.
+    pub(crate) fn computed_from(&self, object: &AnchoredObject) {
+        if let Some(read) = &self.read {
+            read.computed_from(object);
+        }
+    }
+
+    /// Bytes of a segment were read for the statement.
+    pub(crate) fn has_read(&self, object: &AnchoredObject, work: &Work) {
+        if let Some(read) = &self.read {
+            read.verified(object, work.bytes_verified);
+        }
+    }
+
+    /// `store`, whose reads count as the statement's.
+    pub(crate) fn observing(self: &Arc<Self>, store: &VerifiedStore) -> VerifiedStore {
+        if self.read.is_none() {
+            return store.clone();
+        }
+        let scope = Arc::clone(self);
+        store.observed_by(Observer::new(move |object, work| scope.has_read(object, work)))
+    }
+
+    /// The segments that the answer is computed from; none unless evidence is asked for.
+    pub(crate) fn segments_read(&self) -> Option<&SegmentsRead> {
+        self.read.as_ref()
+    }
+
+    /// How many segments do not verify: those left out, and those of which rows are given.
+    pub(crate) fn unverified(&self) -> (u64, u64) {
+        let told = self.told();
+        (told.left_out, told.flagged)
     }
 
     /// A batch of so many records is not part of the answer.

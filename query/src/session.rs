@@ -5,14 +5,18 @@
 //! catalogue of that height is put in place before planning, and the plan holds the tables it found, so a block that
 //! arrives while a statement runs changes nothing for it.
 //!
+//! **Evidence.** With `cairn.evidence` on, what this node answers it also signs ([`crate::evidence`]).
+//!
 //! **Read-only, a second time.** What passed the allow-list of [`crate::statement`] is planned, and the plan is
 //! checked once more for anything that writes.
 
+mod running;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cairn_proof::units::Height;
 use datafusion::common::ParamValues;
@@ -20,24 +24,22 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::timeout_at;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::{Principal, check as check_principal};
 use crate::catalog::HeightCatalog;
 use crate::catalog::facts::signed;
 use crate::classify::classify;
 use crate::clock::StatementClock;
-use crate::config::QueryConfig;
 use crate::engine::{Answer, Engine};
-use crate::error::{QueryError, QueryErrorKind, Result, SqlState};
-use crate::executor::{Guard, Running, guarded, panic_text};
+use crate::error::{QueryError, Result, SqlState};
+use crate::evidence::{self, Asked, KeptAnswers, Of, Pending, in_order, is_explained, varying};
+use crate::executor::{Guard, guarded, panic_text};
 use crate::functions::CairnHeight;
 use crate::pg_catalog::SessionCatalogs;
 use crate::problems::now_ms;
@@ -46,8 +48,8 @@ use crate::scope::StatementScope;
 use crate::settings::Settings;
 use crate::statement::{Action, Statement};
 
-/// How many batches a statement may be ahead of its reader.
-const BATCHES_AHEAD: usize = 2;
+use running::{Deadline, Ready, going_down};
+
 /// The most cursors a session may hold open.
 const CURSORS_MAX: usize = 64;
 
@@ -73,6 +75,8 @@ pub struct Session {
     settings: Mutex<Settings>,
     transaction: Mutex<Transaction>,
     cursors: tokio::sync::Mutex<HashMap<String, Rows>>,
+    /// The last answers of which there is evidence.
+    answers: Arc<KeptAnswers>,
     /// Whom it speaks for; nobody in particular for embedded use and clients that need no password.
     principal: Option<Principal>,
 }
@@ -103,6 +107,8 @@ pub struct Rows {
     pub of_chain: bool,
     /// What must be known about the rows: what was left out, or given though it does not verify. Empty otherwise.
     pub warnings: Vec<String>,
+    /// What `cairn_evidence` can be asked for, once the last row has come; none unless `cairn.evidence` is on.
+    pub evidence: Option<String>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -122,6 +128,23 @@ pub enum Outcome {
     Rows(Rows),
     /// It is done; a Postgres client is told this tag.
     Done(&'static str),
+}
+
+/// A query as it was sent.
+#[derive(Debug, Clone, Copy)]
+struct Query<'a> {
+    ast: &'a Ast,
+    text: &'a str,
+    as_of: Option<Height>,
+}
+
+/// What a planned query is started with.
+struct Start<'a> {
+    asked: Asked<'a>,
+    bound: Option<ParamValues>,
+    deadline: Deadline,
+    clock: StatementClock,
+    turn: OwnedSemaphorePermit,
 }
 
 /// A statement's plan and the height that it was made at.
@@ -147,8 +170,15 @@ impl Session {
             settings: Mutex::default(),
             transaction: Mutex::new(Transaction::None),
             cursors: tokio::sync::Mutex::default(),
+            answers: Arc::default(),
             principal,
         })
+    }
+
+    /// What this node signed about an answer of this session, by its id or `last`: the envelope alone, which says nothing
+    /// about the chain. `cairn_evidence` gives the file that proves it offline.
+    pub fn signed_answer(&self, id: &str) -> Option<Vec<u8>> {
+        self.answers.get(id).map(|kept| kept.envelope.to_vec())
     }
 
     /// The height that the last statement ran at.
@@ -232,8 +262,13 @@ impl Session {
     pub fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
         let newest = self.engine.newest();
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.set(name, value, newest)?;
-        self.apply(&settings);
+        let mut changed = settings.clone();
+        changed.set(name, value, newest)?;
+        if changed.evidence {
+            evidence::check_possible(&self.engine)?;
+        }
+        self.apply(&changed);
+        *settings = changed;
         Ok(())
     }
 
@@ -251,12 +286,15 @@ impl Session {
         let clock = StatementClock::start(&self.engine);
         match self.dispatch(statement, parameters, clock.clone()).await {
             Ok(Outcome::Done(tag)) => {
-                clock.stop(Ok(()));
+                // A cursor's query runs on, until it is read to its end or closed.
+                if !matches!(statement.action, Action::Declare { .. }) {
+                    clock.stop(Ok(()));
+                }
                 Ok(Outcome::Done(tag))
             }
             Ok(rows) => Ok(rows),
             Err(error) => {
-                clock.stop(Err(error.kind));
+                clock.failed(&error);
                 Err(error)
             }
         }
@@ -275,10 +313,8 @@ impl Session {
         tracing::debug!(statement = %statement.text, as_of = ?statement.as_of, "query: statement");
         match &statement.action {
             Action::Read(ast) => {
-                let deadline = self.deadline();
-                let turn = self.turn(deadline).await?;
-                let planned = self.plan(ast, statement.as_of, deadline).await?;
-                self.run(planned, parameters, deadline, clock, turn).await.map(Outcome::Rows)
+                let query = Query { ast, text: &statement.text, as_of: statement.as_of };
+                self.read(query, parameters, clock).await.map(Outcome::Rows)
             }
             Action::Set { name, value } => self.set(name, value.as_deref()).map(|()| Outcome::Done(tag)),
             Action::ResetAll { .. } => {
@@ -296,10 +332,8 @@ impl Session {
                 Ok(Outcome::Done(tag))
             }
             Action::Declare { name, query } => {
-                let deadline = self.deadline();
-                let turn = self.turn(deadline).await?;
-                let planned = self.plan(query, statement.as_of, deadline).await?;
-                let rows = self.run(planned, parameters, deadline, clock, turn).await?;
+                let query = Query { ast: query, text: &query.to_string(), as_of: statement.as_of };
+                let rows = self.read(query, parameters, clock).await?;
                 self.open_cursor(name, rows).await.map(|()| Outcome::Done(tag))
             }
             Action::Fetch { name, rows } => self.fetch(name, *rows).await.map(Outcome::Rows),
@@ -315,6 +349,15 @@ impl Session {
         }
     }
 
+    /// Plans a query when it is its turn, and starts it.
+    async fn read(&self, query: Query<'_>, bound: Option<ParamValues>, clock: StatementClock) -> Result<Rows> {
+        let deadline = self.deadline();
+        let turn = self.turn(deadline).await?;
+        let planned = self.plan(query.ast, query.as_of, deadline).await?;
+        let asked = Asked { text: query.text, ordered: is_ordered(query.ast) };
+        self.run(planned, Start { asked, bound, deadline, clock, turn }).await
+    }
+
     async fn reset(&self) {
         let fresh = Settings::default();
         self.apply(&fresh);
@@ -327,8 +370,7 @@ impl Session {
     }
 
     fn deadline(&self) -> Deadline {
-        let limit = self.settings().timeout(self.engine.config());
-        Deadline { at: Instant::now() + limit, limit }
+        Deadline::after(self.settings().timeout(self.engine.config()))
     }
 
     /// The height for a statement that begins now.
@@ -374,7 +416,7 @@ impl Session {
         }
         let catalog = self.current.get();
         let mut state = self.context.state();
-        provenance::register(&mut state, &self.engine, &catalog)?;
+        provenance::register(&mut state, &self.engine, &catalog, &self.answers)?;
         let statement = EngineStatement::Statement(Box::new(ast.clone()));
         let plan = self
             .in_time(deadline, async move { state.statement_to_plan(statement).await })
@@ -417,76 +459,54 @@ impl Session {
     }
 
     /// Starts a planned query.
-    pub(crate) async fn run(
-        &self,
-        planned: Planned,
-        parameters: Option<ParamValues>,
-        deadline: Deadline,
-        clock: StatementClock,
-        turn: OwnedSemaphorePermit,
-    ) -> Result<Rows> {
+    async fn run(&self, planned: Planned, start: Start<'_>) -> Result<Rows> {
+        let Start { asked, bound, deadline, clock, turn } = start;
         let catalog = self.current.get();
         let failed = |error| classify(&error, &catalog);
-        let plan = match parameters {
-            Some(parameters) => planned.plan.replace_params_with_values(&parameters).map_err(failed)?,
+        let plan = match &bound {
+            Some(parameters) => planned.plan.replace_params_with_values(parameters).map_err(failed)?,
             None => planned.plan,
         };
         let of_chain = reads_the_chain(&plan);
-        let scope = StatementScope::new(self.settings().on_unverified);
+        let settings = self.settings();
+        let answered = of_chain && !is_explained(&plan);
+        if let Some(lineage) = self.engine.equipment().lineage.as_ref().filter(|_| answered) {
+            clock.of_run(lineage.begin(&plan, asked.text, &catalog));
+        }
+        let evidence = settings.evidence && answered;
+        let varying = if evidence { varying(&plan) } else { None };
+        let scope = StatementScope::new(settings.on_unverified, evidence);
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&scope));
+        if evidence {
+            evidence::fix_order(state.config_mut());
+        }
         let context = state.task_ctx();
-        let guard = Guard::new(deadline.at);
+        let guard = Guard::new(deadline.at());
         let guarding = Arc::clone(&guard);
         let physical = self
             .in_time(deadline, async move {
                 let physical = state.create_physical_plan(&plan).await?;
-                guarded(physical, &guarding)
+                guarded(if evidence { in_order(physical)? } else { physical }, &guarding)
             })
             .await?
             .map_err(failed)?;
         let schema = physical.schema();
-        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
-        let task = self.engine.executor().spawn(async move {
-            // Given back when the rows end or the time is over, whether somebody fetches them or not.
-            let _turn = turn;
-            let forwarded = async move {
-                match execute_stream(physical, context) {
-                    Ok(batches) => forward(batches, &sender).await,
-                    Err(error) => drop(sender.send(Err(error)).await),
-                }
-            };
-            deadline.guard(forwarded).await
-        });
-        let running =
-            RunningStatement { receiver, task: task.ok_or_else(going_down)?, guard, deadline, catalog, clock };
-        let allowance = Allowance::of(self.engine.config());
-        let metrics = self.engine.metrics().clone();
-        let stream = futures::stream::unfold(Some((running, allowance)), move |state| {
-            let metrics = metrics.clone();
-            async move {
-                let (mut running, mut allowance) = state?;
-                let next = match running.next().await {
-                    Some(Ok(batch)) => Some(allowance.take(&batch).map(|()| batch)),
-                    ended => ended,
-                };
-                match next {
-                    Some(Ok(batch)) => {
-                        metrics.rows_handed_out(batch.num_rows());
-                        Some((Ok(batch), Some((running, allowance))))
-                    }
-                    Some(Err(error)) => {
-                        running.clock.stop(Err(error.kind));
-                        Some((Err(error), None))
-                    }
-                    None => {
-                        running.clock.stop(Ok(()));
-                        None
-                    }
-                }
-            }
-        });
-        Ok(Rows { schema, stream: stream.boxed(), height: planned.height, of_chain, warnings: scope.warnings() })
+        let evidence = if evidence {
+            let (scope, kept) = (Arc::clone(&scope), Arc::clone(&self.answers));
+            let of = Of { catalog: &catalog, settings: &settings, asked, bound: bound.as_ref(), schema: &schema };
+            Some(Pending::begin(&self.engine, of, scope, kept)?)
+        } else {
+            None
+        };
+        let id = evidence.as_ref().map(|evidence| evidence.id().to_owned());
+        let ready = Ready { plan: physical, context, guard, deadline, catalog, clock, turn, evidence };
+        let stream = ready.start(&self.engine)?;
+        let mut warnings = scope.warnings();
+        warnings.extend(varying.map(|what| {
+            format!("cairn: {what} need not give the same again: the evidence holds, and a replay may differ")
+        }));
+        Ok(Rows { schema, stream, height: planned.height, of_chain, warnings, evidence: id })
     }
 
     /// Runs work on the statements' own threads, within the statement's time.
@@ -508,7 +528,7 @@ impl Session {
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(vec![value]))])
             .map_err(|error| QueryError::internal(error.to_string()))?;
         let stream = futures::stream::once(async move { Ok(batch) }).boxed();
-        Ok(Rows { schema, stream, height, of_chain: false, warnings: Vec::new() })
+        Ok(Rows { schema, stream, height, of_chain: false, warnings: Vec::new(), evidence: None })
     }
 
     async fn open_cursor(&self, name: &str, rows: Rows) -> Result<()> {
@@ -550,94 +570,9 @@ impl Session {
             taken.push(Ok(batch));
         }
         let warnings = std::mem::take(&mut cursor.warnings);
-        Ok(Rows { schema, stream: futures::stream::iter(taken).boxed(), height, of_chain, warnings })
+        let evidence = cursor.evidence.take();
+        Ok(Rows { schema, stream: futures::stream::iter(taken).boxed(), height, of_chain, warnings, evidence })
     }
-}
-
-/// Hands batches on until they end, fail, or nobody wants them.
-async fn forward(mut batches: SendableRecordBatchStream, sender: &mpsc::Sender<Batch>) {
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = sender.closed() => return,
-            batch = batches.next() => batch,
-        };
-        let Some(batch) = batch else { return };
-        let last = batch.is_err();
-        if sender.send(batch).await.is_err() || last {
-            return;
-        }
-    }
-}
-
-/// What a statement may still hand out.
-struct Allowance {
-    rows: u64,
-    bytes: u64,
-    rows_max: u64,
-    mib_max: u64,
-}
-
-impl Allowance {
-    fn of(config: &QueryConfig) -> Self {
-        let (rows_max, mib_max) = (config.rows_out_max, config.mib_out_max);
-        Self { rows: rows_max, bytes: config.bytes_out_max(), rows_max, mib_max }
-    }
-
-    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default() as u64;
-        let rows = self.rows.checked_sub(batch.num_rows() as u64);
-        self.rows = rows.ok_or_else(|| QueryError::too_much_out("rows", "rows_out_max", self.rows_max))?;
-        let left = self.bytes.checked_sub(batch.columns().iter().map(bytes).sum());
-        self.bytes = left.ok_or_else(|| QueryError::too_much_out("MiB", "mib_out_max", self.mib_max))?;
-        Ok(())
-    }
-}
-
-type Batch = datafusion::error::Result<RecordBatch>;
-
-/// A statement whose batches come from the threads of statements. Dropping it stops them.
-struct RunningStatement {
-    receiver: mpsc::Receiver<Batch>,
-    task: Running<Result<()>>,
-    guard: Arc<Guard>,
-    deadline: Deadline,
-    catalog: Arc<HeightCatalog>,
-    clock: StatementClock,
-}
-
-impl RunningStatement {
-    async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        match self.deadline.guard(self.receiver.recv()).await {
-            Ok(Some(Ok(batch))) => Some(Ok(batch)),
-            Ok(Some(Err(error))) => Some(Err(self.failure(&error))),
-            Ok(None) => match self.task.finished().await {
-                Ok(Ok(())) => None,
-                // The time was over while nobody fetched: what came so far is not all.
-                Ok(Err(late)) => Some(Err(late)),
-                Err(error) => Some(Err(QueryError::internal(panic_text(error)))),
-            },
-            Err(late) => Some(Err(late)),
-        }
-    }
-
-    fn failure(&self, error: &DataFusionError) -> QueryError {
-        // A guard that ran out just before our own clock did.
-        if self.deadline.is_over() {
-            return QueryError::timed_out(self.deadline.limit);
-        }
-        classify(error, &self.catalog)
-    }
-}
-
-impl Drop for RunningStatement {
-    fn drop(&mut self) {
-        self.guard.stop();
-    }
-}
-
-fn going_down() -> QueryError {
-    QueryError::new(QueryErrorKind::Unavailable, SqlState::NOT_READY, "the query engine is shutting down")
 }
 
 fn no_cursor(name: &str) -> QueryError {
@@ -645,21 +580,9 @@ fn no_cursor(name: &str) -> QueryError {
         .with_hint("DECLARE it first; cursors close at the end of a transaction")
 }
 
-/// When a statement must be done.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline {
-    at: Instant,
-    limit: Duration,
-}
-
-impl Deadline {
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.at
-    }
-
-    pub(crate) async fn guard<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        timeout_at(self.at.into(), work).await.map_err(|_| QueryError::timed_out(self.limit))
-    }
+/// True if a query ends with an `ORDER BY`.
+fn is_ordered(ast: &Ast) -> bool {
+    matches!(ast, Ast::Query(query) if query.order_by.is_some())
 }
 
 /// True if a plan takes a record apart by `unnest`.

@@ -2,6 +2,7 @@
 //!
 //! | setting | effect |
 //! | --- | --- |
+//! | `cairn.evidence` | `on`: the node signs what it answers; `cairn_evidence(id)` gives it as a file |
 //! | `cairn.as_of` | the height that statements are computed at; `latest` follows the chain |
 //! | `cairn.max_staleness` | how old, by its time, the newest block may be for statements without a height of their own; 0 is any |
 //! | `cairn.on_unverified` | what to do about segments that do not verify: `refuse`, `exclude` or `flag` |
@@ -73,6 +74,7 @@ const ALIASES: [(&str, &str); 3] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) as_of: Option<Height>,
+    pub(crate) evidence: bool,
     pub(crate) max_staleness: Option<Duration>,
     pub(crate) on_unverified: OnUnverified,
     pub(crate) timeout: Option<Duration>,
@@ -85,6 +87,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             as_of: None,
+            evidence: false,
             max_staleness: None,
             on_unverified: OnUnverified::Refuse,
             timeout: None,
@@ -102,7 +105,7 @@ fn unknown(name: &str) -> QueryError {
         return error.with_hint("the engine's own options are set by the operator, in the configuration file");
     }
     error.with_hint(
-        "settings are cairn.as_of, cairn.max_staleness, cairn.on_unverified, statement_timeout, search_path, timezone and \
+        "settings are cairn.as_of, cairn.evidence, cairn.max_staleness, cairn.on_unverified, statement_timeout, search_path, timezone and \
          client_min_messages",
     )
 }
@@ -129,6 +132,7 @@ impl Settings {
         }
         match name {
             "cairn.as_of" => self.as_of = value.map(|value| as_of(value, newest)).transpose()?.flatten(),
+            "cairn.evidence" => self.evidence = value.map(evidence).transpose()?.unwrap_or_default(),
             "cairn.max_staleness" => {
                 self.max_staleness = value.map(|value| duration(name, value, NO_BOUND)).transpose()?.flatten();
             }
@@ -178,6 +182,7 @@ impl Settings {
     pub(crate) fn show(&self, name: &str, config: &QueryConfig, height: Height) -> Result<String> {
         Ok(match canonical(name) {
             "cairn.as_of" => self.as_of.map_or_else(|| "latest".to_owned(), |height| height.0.to_string()),
+            "cairn.evidence" => if self.evidence { "on" } else { "off" }.to_owned(),
             "cairn.height" => height.0.to_string(),
             "cairn.max_staleness" => {
                 format!("{}ms", self.max_staleness.map_or(0, |staleness| staleness.as_millis()))
@@ -193,6 +198,16 @@ impl Settings {
                 self.others.get(known).cloned().unwrap_or_else(|| (*default).to_owned())
             }
         })
+    }
+
+    /// The settings that an answer depends on, beside the height that evidence names anyway: by name, ascending.
+    pub(crate) fn answer_depends_on(&self) -> Vec<(String, String)> {
+        let all = [
+            ("cairn.on_unverified", self.on_unverified.name()),
+            ("search_path", &self.search_path),
+            ("timezone", &self.time_zone),
+        ];
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
 
     /// How long a statement may run.
@@ -223,6 +238,14 @@ pub(crate) const SERVER_VERSION: &str = concat!("16.6 (Cairn ", env!("CARGO_PKG_
 
 fn is_on(value: &str) -> bool {
     matches!(value, "on" | "true" | "yes" | "1")
+}
+
+fn evidence(value: &str) -> Result<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        value if is_on(value) => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err(invalid("cairn.evidence", value, "on or off")),
+    }
 }
 
 fn as_of(value: &str, newest: Height) -> Result<Option<Height>> {
@@ -320,6 +343,16 @@ mod tests {
         let error = set("cairn.on_unverified", "ignore").expect_err("no mode");
         assert_eq!(error.state, SqlState::INVALID_PARAMETER_VALUE);
         assert_eq!(Settings::default().on_unverified, OnUnverified::Refuse);
+    }
+
+    #[test]
+    fn evidence_is_on_or_off() {
+        assert!(set("cairn.evidence", "ON").expect("on").evidence);
+        assert!(!set("cairn.evidence", "off").expect("off").evidence);
+        assert!(!Settings::default().evidence);
+        assert_eq!(set("cairn.evidence", "maybe").expect_err("neither").state, SqlState::INVALID_PARAMETER_VALUE);
+        let names: Vec<_> = Settings::default().answer_depends_on().into_iter().map(|(name, _)| name).collect();
+        assert!(names.is_sorted(), "{names:?}");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 mod common;
 mod corruption;
 mod differential;
+mod evidence;
 mod hostile;
 mod login;
+mod openlineage;
 mod plans;
 mod slt;
 mod unverified;

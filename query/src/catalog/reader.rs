@@ -37,10 +37,14 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::scope::StatementScope;
+
 /// Makes readers over one store with one footer cache.
 pub(crate) struct SegmentReaders {
     store: VerifiedStore,
     footers: Arc<FileMetadataCache>,
+    /// The statement that reads.
+    scope: Arc<StatementScope>,
     /// What was opened so far: a segment may be opened more than once, and counts once.
     opened: Mutex<HashSet<Path>>,
 }
@@ -52,8 +56,8 @@ impl fmt::Debug for SegmentReaders {
 }
 
 impl SegmentReaders {
-    pub(crate) fn new(store: VerifiedStore, footers: Arc<FileMetadataCache>) -> Self {
-        Self { store, footers, opened: Mutex::default() }
+    pub(crate) fn new(store: VerifiedStore, footers: Arc<FileMetadataCache>, scope: Arc<StatementScope>) -> Self {
+        Self { store, footers, scope, opened: Mutex::default() }
     }
 }
 
@@ -101,7 +105,11 @@ impl ParquetFileReaderFactory for SegmentReaders {
             MetricBuilder::new(metrics).counter("segments_opened", partition).add(1);
         }
         let shown = Shown::new(metrics, partition);
-        let observer = Observer::new(move |_, work| shown.add(work));
+        let scope = Arc::clone(&self.scope);
+        let observer = Observer::new(move |object, work| {
+            shown.add(work);
+            scope.has_read(object, work);
+        });
         let store: Arc<dyn ObjectStore> = Arc::new(self.store.observed_by(observer));
         let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&self.footers));
         Ok(Box::new(SegmentReader {

@@ -223,7 +223,7 @@ impl TableProvider for RecordsTable {
         let scope = StatementScope::of(state);
         if scope.on_unverified != OnUnverified::Refuse {
             // There is no column to flag a row with: what does not verify is left out in both modes.
-            let sorted = sort_out(&self.store, &self.problems, entries, None).await?;
+            let sorted = sort_out(&scope.observing(&self.store), &self.problems, entries, None).await?;
             for (entry, problem) in &sorted.broken {
                 scope.left_out(problem, entry.anchor.count);
             }

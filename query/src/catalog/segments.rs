@@ -31,6 +31,7 @@ use super::evolution::Defaults;
 use super::facts::{record_offsets, signed, valid_records};
 use super::reader::SegmentReaders;
 use crate::runtime::store_url;
+use crate::scope::StatementScope;
 
 /// How many column statistics one scan attaches to its files; beyond it planning would cost more than they save.
 const FILE_STATISTICS_MAX: usize = 65_536;
@@ -103,9 +104,11 @@ impl SegmentScan<'_> {
         let footers = runtime.cache_manager.get_file_metadata_cache();
         let parquet = &state.config_options().execution.parquet;
         let options = TableParquetOptions { global: parquet.clone(), ..TableParquetOptions::default() };
+        let scope = StatementScope::of(state);
+        self.files.iter().for_each(|file| scope.computed_from(&file.object));
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store.clone(), footers)));
+            .with_parquet_file_reader_factory(Arc::new(SegmentReaders::new(store.clone(), footers, scope)));
         MetricBuilder::new(source.metrics()).global_counter("segments_pruned").add(self.pruned);
         if let Some(hint) = parquet.metadata_size_hint {
             source = source.with_metadata_size_hint(hint);

@@ -247,7 +247,9 @@ impl TableProvider for StreamTable {
         let scope = StatementScope::of(state);
         let Sorted { mut sound, broken } = match scope.on_unverified {
             OnUnverified::Refuse => Sorted { sound: entries, broken: Vec::new() },
-            OnUnverified::Exclude | OnUnverified::Flag => sort_out(&self.store, &self.problems, entries, limit).await?,
+            OnUnverified::Exclude | OnUnverified::Flag => {
+                sort_out(&scope.observing(&self.store), &self.problems, entries, limit).await?
+            }
         };
         if let Some(limit) = limit {
             enough(&mut sound, limit);

@@ -29,6 +29,9 @@ pub(super) const HEIGHT_KEY: &str = "cairn.height";
 /// The key of the schema's metadata that tells what must be known about the rows, one sentence a line.
 pub(super) const WARNINGS_KEY: &str = "cairn.warnings";
 
+/// The key of the schema's metadata that says what evidence of the rows can be asked for by.
+pub(super) const EVIDENCE_KEY: &str = "cairn.evidence_id";
+
 /// The messages of an answer.
 pub(super) type Messages = Pin<Box<dyn Stream<Item = std::result::Result<FlightData, Status>> + Send>>;
 
@@ -94,7 +97,12 @@ fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 /// A statement's rows as an answer, which ends with its session's identity.
 pub(super) fn response(rows: Rows, session: Arc<FlightSession>) -> Response<Messages> {
     let height = rows.of_chain.then_some(rows.height);
-    let schema = wire_schema(&rows.schema, height, &rows.warnings);
+    let mut schema = wire_schema(&rows.schema, height, &rows.warnings);
+    if let Some(id) = rows.evidence {
+        let mut metadata = schema.metadata().clone();
+        metadata.insert(EVIDENCE_KEY.to_owned(), id);
+        schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));
+    }
     let to = Arc::clone(&schema);
     let batches = while_good(rows.stream, session).map(move |batch| to_wire(&batch?, &to));
     messages(schema, batches)

@@ -20,8 +20,15 @@ pub(super) const CLOSE: &str = "CloseSession";
 /// The most options that one request may set.
 const OPTIONS_MAX: usize = 64;
 /// Settings that `GetSessionOptions` tells.
-const TOLD: [&str; 6] =
-    ["cairn.as_of", "cairn.max_staleness", "cairn.on_unverified", "search_path", "statement_timeout", "timezone"];
+const TOLD: [&str; 7] = [
+    "cairn.as_of",
+    "cairn.evidence",
+    "cairn.max_staleness",
+    "cairn.on_unverified",
+    "search_path",
+    "statement_timeout",
+    "timezone",
+];
 
 #[derive(Clone, PartialEq, Message)]
 struct Strings {

@@ -34,6 +34,7 @@ use super::{Located, evidence_error, external, locate, place};
 use crate::catalog::HeightCatalog;
 use crate::catalog::facts::{signed, signed32};
 use crate::error::{QueryError, SqlState};
+use crate::scope::StatementScope;
 
 /// Its name without the schema, as the engine looks it up.
 pub(super) const NAME: &str = "lineage";
@@ -130,10 +131,14 @@ impl Step {
 }
 
 impl Lineage {
-    async fn steps(&self) -> Result<Vec<Step>> {
+    async fn steps(&self, scope: &Arc<StatementScope>) -> Result<Vec<Step>> {
         let located = locate(&self.catalog, &self.stream, self.partition, self.offset).map_err(external)?;
         let Some(located) = located else { return Ok(Vec::new()) };
-        let record = stored_record(&self.store, located.entry, self.offset).await.map_err(evidence_error)?;
+        if let Some(object) = self.store.roots().named(&located.entry.anchor.segment.path) {
+            scope.computed_from(&object);
+        }
+        let store = scope.observing(&self.store);
+        let record = stored_record(&store, located.entry, self.offset).await.map_err(evidence_error)?;
         let Some(record) = record else { return Ok(Vec::new()) };
         let mut steps = vec![self.record(&located, &record), self.publisher(&record)];
         steps.push(self.schema_step(&located));
@@ -259,12 +264,12 @@ impl TableProvider for Lineage {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = self.batch(&self.steps().await?)?;
+        let batch = self.batch(&self.steps(&StatementScope::of(state)).await?)?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?)
     }
 }

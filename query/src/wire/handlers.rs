@@ -36,6 +36,9 @@ use crate::statement::{Action, Statement};
 /// The parameter that tells programs the height of the last answer.
 const HEIGHT_PARAMETER: &str = "cairn.height";
 
+/// The parameter that tells programs what evidence of the last answer can be asked for by.
+const EVIDENCE_PARAMETER: &str = "cairn.evidence_id";
+
 /// Settings whose changes clients are told of, by the names that Postgres gives them.
 const REPORTED: [(&str, &str); 9] = [
     ("application_name", "application_name"),
@@ -127,6 +130,9 @@ impl Queries {
                 if rows.of_chain {
                     tell_height(client, &session, rows.height).await?;
                 }
+                if let Some(id) = &rows.evidence {
+                    tell_evidence(client, &session, id).await?;
+                }
                 for warning in &rows.warnings {
                     tell(client, "WARNING", "01000", warning.clone()).await?;
                 }
@@ -175,6 +181,21 @@ where
     }
     if session.settings().wants_notices() {
         tell(client, "NOTICE", "00000", format!("cairn: computed at block {height}")).await?;
+    }
+    Ok(())
+}
+
+/// Says what evidence of the rows that follow can be asked for by.
+async fn tell_evidence<C>(client: &mut C, session: &Session, id: &str) -> PgWireResult<()>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let status = ParameterStatus::new(EVIDENCE_PARAMETER.to_owned(), id.to_owned());
+    client.feed(PgWireBackendMessage::ParameterStatus(status)).await?;
+    if session.settings().wants_notices() {
+        let message = format!("cairn: evidence {id}; once the rows are read: SELECT cairn_evidence('{id}')");
+        tell(client, "NOTICE", "00000", message).await?;
     }
     Ok(())
 }
