@@ -33,6 +33,7 @@ use crate::config::{ConfigError, QueryConfig};
 use crate::error::{QueryError, Result};
 use crate::executor::Executor;
 use crate::metrics::QueryMetrics;
+use crate::pg_functions;
 use crate::problems::Problems;
 use crate::provenance::Equipment;
 use crate::runtime;
@@ -340,5 +341,6 @@ fn base_context(config: &QueryConfig, runtime: &Arc<RuntimeEnv>) -> Result<Sessi
     context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()) as Arc<dyn CatalogProvider>);
     context.add_analyzer_rule(Arc::new(MaskNullRecords::new()));
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+    pg_functions::register(&context);
     Ok(context)
 }

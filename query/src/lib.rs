@@ -32,6 +32,7 @@ mod functions;
 mod listen;
 mod metrics;
 mod pg_catalog;
+mod pg_functions;
 mod problems;
 mod provenance;
 mod runtime;

@@ -274,7 +274,7 @@ impl Session {
         let tag = statement.action.tag();
         tracing::debug!(statement = %statement.text, as_of = ?statement.as_of, "query: statement");
         match &statement.action {
-            Action::Read(ast) => {
+            Action::Read(ast) | Action::Copy { query: ast, .. } => {
                 let deadline = self.deadline();
                 let turn = self.turn(deadline).await?;
                 let planned = self.plan(ast, statement.as_of, deadline).await?;
@@ -311,7 +311,7 @@ impl Session {
                 }
                 Ok(Outcome::Done(tag))
             }
-            Action::Ignored { .. } => Ok(Outcome::Done(tag)),
+            Action::RollbackTo | Action::Ignored { .. } => Ok(Outcome::Done(tag)),
         }
     }
 

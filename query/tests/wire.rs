@@ -169,7 +169,7 @@ async fn errors_have_codes_and_the_connection_lives() {
         ("DROP TABLE traffic.flow", SqlState::READ_ONLY_SQL_TRANSACTION),
         ("INSERT INTO traffic.flow SELECT * FROM traffic.flow", SqlState::READ_ONLY_SQL_TRANSACTION),
         ("COPY traffic.flow TO '/tmp/x'", SqlState::INSUFFICIENT_PRIVILEGE),
-        ("COPY traffic.flow TO STDOUT", SqlState::INSUFFICIENT_PRIVILEGE),
+        ("COPY traffic.flow FROM STDIN", SqlState::INSUFFICIENT_PRIVILEGE),
         ("SET cairn.as_of = 7", SqlState::INVALID_PARAMETER_VALUE),
         ("SET datafusion.runtime.memory_limit = '1T'", SqlState::UNDEFINED_OBJECT),
     ] {

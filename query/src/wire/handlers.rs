@@ -11,19 +11,21 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cairn_proof::units::Height;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
-use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
+use datafusion_postgres::pgwire::api::results::{DescribePortalResponse, FieldInfo, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::extendedquery::{Describe, TARGET_TYPE_BYTE_PORTAL};
 use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
 use datafusion_postgres::pgwire::messages::startup::ParameterStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{Sink, SinkExt};
 use tokio::sync::watch;
 
+use super::copy;
 use super::encode::{self, asked_to_stop};
 use super::errors;
 use super::parameters::{self, Parameter};
@@ -93,10 +95,18 @@ fn cancels_of<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<watch::Receive
 /// After an error inside a transaction only its end is accepted, as in Postgres.
 fn check_transaction<C: ClientInfo + ?Sized>(client: &C, statement: &Statement) -> PgWireResult<()> {
     let failed = client.transaction_status() == TransactionStatus::Error;
-    if failed && !matches!(statement.action, Action::End { .. }) {
+    if failed && !matches!(statement.action, Action::End { .. } | Action::RollbackTo) {
         return Err(errors::error(QueryError::statement(
             SqlState::FAILED_TRANSACTION,
             "current transaction is aborted, commands ignored until end of transaction block",
+        )));
+    }
+    let idle = client.transaction_status() == TransactionStatus::Idle;
+    if idle && (statement.action.tag() == "SAVEPOINT" || matches!(statement.action, Action::RollbackTo)) {
+        let name = statement.action.tag();
+        return Err(errors::error(QueryError::statement(
+            SqlState("25P01"),
+            format!("{name} can only be used in transaction blocks"),
         )));
     }
     Ok(())
@@ -136,6 +146,9 @@ impl Queries {
                     Action::Show { .. } => "SHOW",
                     _ => "SELECT",
                 };
+                if let Action::Copy { form, .. } = &statement.action {
+                    return copy::response(rows, form, options, cancelled).map(Response::CopyOut);
+                }
                 encode::response(rows, tag, format, options, cancelled).map(Response::Query)
             }
             Outcome::Done(tag) => {
@@ -144,6 +157,7 @@ impl Queries {
                     Action::Begin => Ok(Response::TransactionStart(Tag::new(tag))),
                     Action::End { .. } if failed => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
                     Action::End { .. } => Ok(Response::TransactionEnd(Tag::new(tag))),
+                    Action::RollbackTo => Ok(Response::TransactionStart(Tag::new(tag))),
                     Action::Set { name, .. } => {
                         tell_setting(client, &session, name).await?;
                         Ok(Response::Execution(Tag::new(tag)))
@@ -271,6 +285,25 @@ impl ExtendedQueryHandler for Queries {
         }
         Self::answer(client, &prepared.statement, bound, &portal.result_column_format).await
     }
+
+    /// A cursor is a portal of its name, which drivers ask about before they fetch from it.
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let portal = message.name.as_deref().filter(|_| message.target_type == TARGET_TYPE_BYTE_PORTAL);
+        if let Some(name) = portal
+            && client.portal_store().get_portal(name).is_none()
+            && let Some(columns) = session_of(client)?.cursor_columns(name).await
+        {
+            let fields = encode::fields(&columns, &Format::UnifiedText, None)?;
+            return send_describe_response(client, &DescribePortalResponse::new(fields)).await;
+        }
+        self._on_describe(client, message).await
+    }
 }
 
 #[async_trait]
@@ -331,7 +364,7 @@ impl Session {
                 Ok((Vec::new(), Some(Arc::new(Schema::new(vec![column])))))
             }
             Action::Fetch { name, .. } => Ok((Vec::new(), self.cursor_columns(name).await)),
-            Action::Declare { query, .. } => {
+            Action::Declare { query, .. } | Action::Copy { query, .. } => {
                 let plan = self.plan_now(query, statement.as_of).await?;
                 let parameters = parameters::of_plan(&plan).map_err(|error| self.classified(&error))?;
                 Ok((parameters, None))
