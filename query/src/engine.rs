@@ -322,7 +322,8 @@ fn base_context(config: &QueryConfig, runtime: &Arc<RuntimeEnv>) -> Result<Sessi
     let mut session = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
-        .with_information_schema(true)
+        // The sessions' own: `crate::information_schema`.
+        .with_information_schema(false)
         .with_target_partitions(config.parallelism)
         .with_batch_size(config.batch_rows);
     let options = session.options_mut();

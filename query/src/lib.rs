@@ -29,6 +29,7 @@ mod executor;
 mod flight;
 mod follower;
 mod functions;
+mod information_schema;
 mod listen;
 mod metrics;
 mod pg_catalog;

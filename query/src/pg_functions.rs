@@ -102,6 +102,7 @@ pub(crate) fn register(context: &SessionContext) {
     context.register_udf(ScalarUDF::from(Answers::new("version", Constant::Version)));
     context.register_udf(ScalarUDF::from(CurrentSetting::default()));
     context.register_udf(ScalarUDF::from(SizePretty::default()));
+    context.register_udf(ScalarUDF::from(ToRegtype::default()));
 }
 
 /// A function that answers the same whatever it is asked.
@@ -175,7 +176,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("transaction_read_only", "on"),
 ];
 
-/// `current_setting(name [, missing_ok])`, for what is the same in every session; `SHOW` gives all others.
+/// `current_setting(name [, missing_ok])`: settings that never change, and what the engine itself goes by.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CurrentSetting(Signature);
 
@@ -208,16 +209,78 @@ impl ScalarUDFImpl for CurrentSetting {
         let Some(ScalarValue::Utf8(Some(name))) = constant(0) else {
             return exec_err!("current_setting takes a name in quotes; SHOW gives what a session has set");
         };
-        let known = SETTINGS.iter().find(|(setting, _)| setting.eq_ignore_ascii_case(name));
+        let known = match name.to_ascii_lowercase().as_str() {
+            "search_path" => Some(arguments.config_options.catalog.default_schema.as_str()),
+            "timezone" => Some(arguments.config_options.execution.time_zone.as_deref().unwrap_or("UTC")),
+            name => SETTINGS.iter().find(|(setting, _)| *setting == name).map(|(_, value)| *value),
+        };
         match (known, constant(1)) {
-            (Some((_, value)), _) => Ok(ColumnarValue::Scalar(ScalarValue::from(*value))),
+            (Some(value), _) => Ok(ColumnarValue::Scalar(ScalarValue::from(value))),
             (None, Some(ScalarValue::Boolean(Some(true)))) => Ok(ColumnarValue::Scalar(ScalarValue::Utf8(None))),
             (None, _) => {
                 let names = SETTINGS.map(|(setting, _)| setting).join(", ");
-                exec_err!("current_setting('{name}') is not known: it gives {names}; SHOW gives what a session has set")
+                exec_err!(
+                    "current_setting('{name}') is not known: it gives search_path, timezone, {names}; SHOW gives all others"
+                )
             }
         }
     }
+}
+
+/// Types that columns have, by their names and object ids.
+const TYPES: [(&[&str], i32); 15] = [
+    (&["boolean", "bool"], 16),
+    (&["bytea"], 17),
+    (&["bigint", "int8"], 20),
+    (&["smallint", "int2"], 21),
+    (&["integer", "int", "int4"], 23),
+    (&["text"], 25),
+    (&["json"], 114),
+    (&["real", "float4"], 700),
+    (&["double precision", "float8"], 701),
+    (&["character varying", "varchar"], 1043),
+    (&["date"], 1082),
+    (&["time", "time without time zone"], 1083),
+    (&["timestamp", "timestamp without time zone"], 1114),
+    (&["timestamp with time zone", "timestamptz"], 1184),
+    (&["numeric", "decimal"], 1700),
+];
+
+/// `to_regtype(name)`: the object id of a type; NULL for one that no column has.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToRegtype(Signature);
+
+impl Default for ToRegtype {
+    fn default() -> Self {
+        Self(Signature::exact(vec![DataType::Utf8], Volatility::Immutable))
+    }
+}
+
+impl ScalarUDFImpl for ToRegtype {
+    fn name(&self) -> &'static str {
+        "to_regtype"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int32)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let names = datafusion::common::cast::as_string_array(&values[0])?;
+        let ids: arrow::array::Int32Array = names.iter().map(|name| name.and_then(type_id)).collect();
+        Ok(ColumnarValue::Array(std::sync::Arc::new(ids)))
+    }
+}
+
+fn type_id(name: &str) -> Option<i32> {
+    let name = name.trim().to_ascii_lowercase();
+    let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
+    TYPES.iter().find(|(names, _)| names.contains(&name)).map(|(_, id)| *id)
 }
 
 /// `pg_size_pretty(bytes)`: a size as people read it.
@@ -273,5 +336,10 @@ mod tests {
             assert_eq!(pretty(bytes), text);
         }
         assert_eq!(pretty(i64::MAX), "8388607 TB");
+    }
+
+    #[test]
+    fn types_are_found_by_either_name() {
+        assert_eq!((type_id("Bigint"), type_id("pg_catalog.int8"), type_id("hstore")), (Some(20), Some(20), None));
     }
 }

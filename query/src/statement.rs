@@ -34,6 +34,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
 
 use crate::error::{QueryError, Result, SqlState};
 
+mod catalogue;
 mod copy;
 
 pub(crate) use copy::CopyForm;
@@ -162,20 +163,9 @@ impl StatementParser {
         allow(self.ast(text)?)
     }
 
-    /// Parses statements over the system catalogues, whose arrays from subqueries (roles, options, policies: all of things
-    /// that are not here) become NULL.
+    /// Parses statements over the system catalogues.
     fn catalogue(&self, text: &str) -> std::result::Result<Vec<Ast>, ParserError> {
-        let mut statements = self.catalogue.parse(text)?;
-        let _ = ast::visit_expressions_mut(&mut statements, |expression| {
-            if matches!(expression, ast::Expr::Function(function)
-                if matches!(function.args, ast::FunctionArguments::Subquery(_))
-                    && function.name.to_string().eq_ignore_ascii_case("array"))
-            {
-                *expression = ast::Expr::Value(ast::Value::Null.into());
-            }
-            ControlFlow::<()>::Continue(())
-        });
-        Ok(statements)
+        self.catalogue.parse(text).map(catalogue::rewrite)
     }
 
     /// Parses one statement, by the catalogue's dialect if it reads the system catalogues only.
@@ -425,7 +415,8 @@ impl Visitor for Relations {
 fn records_dialect(statement: Ast) -> Ast {
     let rules: [&dyn SqlStatementRewriteRule; 3] =
         [&StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall, &RewriteArrayAnyAllOperation];
-    rules.iter().fold(statement, |statement, rule| rule.rewrite(statement))
+    let statement = rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
+    catalogue::fields(statement)
 }
 
 /// The allow-list.

@@ -20,8 +20,10 @@ public final class FlightSql {
 
   static List<String> column(ResultSet rows, String name) throws SQLException {
     List<String> found = new ArrayList<>();
-    while (rows.next()) {
-      found.add(rows.getString(name));
+    try (rows) {
+      while (rows.next()) {
+        found.add(rows.getString(name));
+      }
     }
     return found;
   }

@@ -14,12 +14,13 @@ use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
 use datafusion_postgres::pgwire::api::results::{DescribePortalResponse, FieldInfo, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
-use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
+use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
-use datafusion_postgres::pgwire::messages::extendedquery::{Describe, TARGET_TYPE_BYTE_PORTAL};
+use datafusion_postgres::pgwire::messages::extendedquery::{Describe, Execute, TARGET_TYPE_BYTE_PORTAL};
 use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
+use datafusion_postgres::pgwire::messages::simplequery::Query;
 use datafusion_postgres::pgwire::messages::startup::ParameterStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{Sink, SinkExt};
@@ -157,7 +158,6 @@ impl Queries {
                     Action::Begin => Ok(Response::TransactionStart(Tag::new(tag))),
                     Action::End { .. } if failed => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
                     Action::End { .. } => Ok(Response::TransactionEnd(Tag::new(tag))),
-                    Action::RollbackTo => Ok(Response::TransactionStart(Tag::new(tag))),
                     Action::Set { name, .. } => {
                         tell_setting(client, &session, name).await?;
                         Ok(Response::Execution(Tag::new(tag)))
@@ -221,8 +221,31 @@ where
     Ok(())
 }
 
+/// Lets a transaction that failed go on: to be called before `ROLLBACK TO` is answered.
+fn recover<C: ClientInfo + ?Sized>(client: &mut C, statement: &Statement) {
+    if matches!(statement.action, Action::RollbackTo) && client.transaction_status() == TransactionStatus::Error {
+        client.set_transaction_status(TransactionStatus::Transaction);
+    }
+}
+
 #[async_trait]
 impl SimpleQueryHandler for Queries {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Error
+            && let Ok(statements) = session_of(client)?.parse(&query.query)
+            && let [statement] = statements.as_slice()
+        {
+            recover(client, statement);
+        }
+        self._on_query(client, query).await
+    }
+
     async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -284,6 +307,20 @@ impl ExtendedQueryHandler for Queries {
             )));
         }
         Self::answer(client, &prepared.statement, bound, &portal.result_column_format).await
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let portal = client.portal_store().get_portal(message.name.as_deref().unwrap_or(DEFAULT_NAME));
+        if let Some(Entry::Value(portal)) = portal {
+            recover(client, &portal.statement.statement.statement);
+        }
+        self._on_execute(client, message).await
     }
 
     /// A cursor is a portal of its name, which drivers ask about before they fetch from it.
