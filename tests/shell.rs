@@ -165,7 +165,12 @@ fn a_person_types(network: &Network) {
         return;
     }
     let state = network.scratch("state");
-    let command = format!("'{}' sql --dir '{}'", env!("CARGO_BIN_EXE_cairn"), network.dir().display());
+    // The terminal that `script` makes has no size.
+    let command = format!(
+        "stty cols 120 rows 40; exec '{}' sql --dir '{}'",
+        env!("CARGO_BIN_EXE_cairn"),
+        network.dir().display()
+    );
     let mut terminal = Terminal::open(&command, &state);
     terminal.wait_for("cairn=> ", |_| {});
     terminal.send("SELECT 6 *\n");

@@ -369,14 +369,22 @@ fn cut_as_of(text: &str, lines: &LineStarts, tokens: &[TokenWithSpan]) -> Result
 fn reads_records(statement: &Ast) -> bool {
     let mut relations = Relations::default();
     let _ = statement.visit(&mut relations);
-    relations.records.iter().any(|name| !relations.local.contains(name))
+    let of_records = relations.records.iter().any(|name| !relations.local.contains(name));
+    of_records || (relations.functions && !relations.catalogues)
 }
+
+/// Functions that make rows of their arguments: beside a catalogue they make no query over records of it.
+const ROWS_OF_NOTHING: [&str; 4] = ["generate_series", "generate_subscripts", "string_to_array", "unnest"];
 
 /// The names that a statement reads from, sorted into catalogues and others.
 #[derive(Default)]
 struct Relations {
     records: BTreeSet<String>,
     local: BTreeSet<String>,
+    /// Whether a system catalogue is read.
+    catalogues: bool,
+    /// Whether rows come from a function that reads nothing.
+    functions: bool,
 }
 
 impl Visitor for Relations {
@@ -404,8 +412,13 @@ impl Visitor for Relations {
             [.., schema, _] => matches!(schema.as_str(), "pg_catalog" | "information_schema"),
             [] => true,
         };
-        if !catalogue {
-            self.records.insert(parts.join("."));
+        let name = parts.join(".");
+        if catalogue {
+            self.catalogues = true;
+        } else if ROWS_OF_NOTHING.contains(&name.as_str()) {
+            self.functions = true;
+        } else {
+            self.records.insert(name);
         }
         ControlFlow::Continue(())
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::FileWriter;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -96,10 +96,11 @@ async fn connect(target: &Target) -> Result<FlightSqlServiceClient<Channel>> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(name);
         endpoint = endpoint.tls_config(tls)?;
     }
-    let channel = endpoint
-        .connect()
-        .await
-        .with_context(|| format!("no answer from query's Flight SQL port on {addr}; is `cairn query` running?"))?;
+    let channel = endpoint.connect().await.with_context(|| {
+        format!(
+            "no answer from query's Flight SQL port on {addr}; is `cairn query` running, and its certificate known?"
+        )
+    })?;
     let client = arrow_flight::flight_service_client::FlightServiceClient::new(channel);
     let mut client = FlightSqlServiceClient::new_from_inner(client.max_decoding_message_size(MESSAGE_BYTES_MAX));
     if let Some(token) = target.login()? {
@@ -127,14 +128,13 @@ impl Writer {
         Ok(match form {
             Form::Arrow => Self::Arrow(Box::new(FileWriter::try_new_buffered(file, schema)?)),
             Form::Parquet => {
+                // Also outside of Arrow's own description, for readers that know nothing of it.
                 let said = schema.metadata().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
                     .set_key_value_metadata(Some(said.collect()))
                     .build();
-                // What is said of the rows stands in the file's own metadata, not twice.
-                let plain: SchemaRef = Arc::new(Schema::new(schema.fields().clone()));
-                Self::Parquet(Box::new(ArrowWriter::try_new(file, plain, Some(properties))?))
+                Self::Parquet(Box::new(ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?))
             }
         })
     }
@@ -142,10 +142,7 @@ impl Writer {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
             Self::Arrow(writer) => writer.write(batch)?,
-            Self::Parquet(writer) => {
-                let plain = Arc::new(Schema::new(batch.schema().fields().clone()));
-                writer.write(&RecordBatch::try_new(plain, batch.columns().to_vec())?)?;
-            }
+            Self::Parquet(writer) => writer.write(batch)?,
         }
         Ok(())
     }

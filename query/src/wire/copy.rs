@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 use datafusion_postgres::pgwire::api::portal::Format;
-use datafusion_postgres::pgwire::api::results::CopyResponse;
 use datafusion_postgres::pgwire::error::PgWireResult;
 use datafusion_postgres::pgwire::messages::copy::CopyData;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
 
@@ -16,14 +16,14 @@ use crate::error::QueryError;
 use crate::session::Rows;
 use crate::statement::CopyForm;
 
-/// A statement's rows as lines, which end when the client cancels it.
-pub(super) fn response(
+/// A statement's rows as lines, which end when the client cancels it; and how many columns they have.
+pub(super) fn lines(
     rows: Rows,
     form: &CopyForm,
     options: FormatOptions,
     cancelled: watch::Receiver<u64>,
-) -> PgWireResult<CopyResponse> {
-    let columns = rows.schema.fields().len();
+) -> PgWireResult<(i16, BoxStream<'static, PgWireResult<CopyData>>)> {
+    let columns = i16::try_from(rows.schema.fields().len()).unwrap_or(i16::MAX);
     let names: Vec<Option<Vec<u8>>> =
         rows.schema.fields().iter().map(|field| Some(field.name().as_bytes().to_vec())).collect();
     let header = form.header.then(|| Ok(CopyData::new(line(&names, form))));
@@ -36,7 +36,7 @@ pub(super) fn response(
         })?;
         Ok(CopyData::new(line(&fields, &form)))
     });
-    Ok(CopyResponse::new(0, columns, stream::iter(header).chain(lines)))
+    Ok((columns, stream::iter(header).chain(lines).boxed()))
 }
 
 /// The fields of a row as it would have gone to the client: each its length, or -1 for a null, and its text.

@@ -18,12 +18,14 @@ use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use datafusion_postgres::pgwire::messages::extendedquery::{Describe, Execute, TARGET_TYPE_BYTE_PORTAL};
 use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
 use datafusion_postgres::pgwire::messages::simplequery::Query;
 use datafusion_postgres::pgwire::messages::startup::ParameterStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
-use futures::{Sink, SinkExt};
+use futures::stream::BoxStream;
+use futures::{Sink, SinkExt, StreamExt as _};
 use tokio::sync::watch;
 
 use super::copy;
@@ -148,7 +150,8 @@ impl Queries {
                     _ => "SELECT",
                 };
                 if let Action::Copy { form, .. } = &statement.action {
-                    return copy::response(rows, form, options, cancelled).map(Response::CopyOut);
+                    let (columns, lines) = copy::lines(rows, form, options, cancelled)?;
+                    return send_copy(client, columns, lines).await;
                 }
                 encode::response(rows, tag, format, options, cancelled).map(Response::Query)
             }
@@ -173,6 +176,28 @@ impl Queries {
             }
         }
     }
+}
+
+/// Sends the lines of a copy. Not left to pgwire, which tells a failure on the way by a message that only clients may send.
+async fn send_copy<C>(
+    client: &mut C,
+    columns: i16,
+    mut lines: BoxStream<'static, PgWireResult<CopyData>>,
+) -> PgWireResult<Response>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    let begin = CopyOutResponse::new(0, columns, formats);
+    client.send(PgWireBackendMessage::CopyOutResponse(begin)).await?;
+    let mut sent = 0;
+    while let Some(line) = lines.next().await {
+        client.feed(PgWireBackendMessage::CopyData(line?)).await?;
+        sent += 1;
+    }
+    client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+    Ok(Response::Execution(Tag::new("COPY").with_rows(sent)))
 }
 
 /// Says at which height the rows that follow are computed.
@@ -256,6 +281,13 @@ impl SimpleQueryHandler for Queries {
         let statements = session_of(client)?.parse(query).map_err(errors::error)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
+        }
+        if statements.len() > 1 && statements.iter().any(|statement| matches!(statement.action, Action::Copy { .. })) {
+            // Its lines go out as they come, and the answers before it only when all are made.
+            return Err(errors::error(QueryError::statement(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "COPY has to be sent by itself, not together with other statements",
+            )));
         }
         let mut answers = Vec::with_capacity(statements.len());
         for statement in &statements {
