@@ -456,7 +456,7 @@ fn allow(statement: Ast) -> Result<Action> {
         Ast::Savepoint { .. } => Ok(Action::Ignored { tag: "SAVEPOINT" }),
         Ast::ReleaseSavepoint { .. } => Ok(Action::Ignored { tag: "RELEASE" }),
         Ast::Rollback { savepoint: Some(_), .. } => Ok(Action::RollbackTo),
-        Ast::Copy { .. } => copy::action(statement),
+        Ast::Copy { .. } => copy::action(&statement),
         Ast::Rollback { savepoint: None, .. } => Ok(Action::End { tag: "ROLLBACK" }),
         Ast::Declare { stmts } => declare(stmts),
         Ast::Fetch { name, direction, into: None, .. } => {

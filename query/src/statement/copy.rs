@@ -20,12 +20,12 @@ pub(crate) struct CopyForm {
 }
 
 /// A COPY statement, if it is one that only hands out rows.
-pub(super) fn action(statement: Ast) -> Result<Action> {
-    let Ast::Copy { source, to: true, target: CopyTarget::Stdout, options, legacy_options, values } = &statement else {
-        return Err(refusal(&statement));
+pub(super) fn action(statement: &Ast) -> Result<Action> {
+    let Ast::Copy { source, to: true, target: CopyTarget::Stdout, options, legacy_options, values } = statement else {
+        return Err(refusal(statement));
     };
     if !values.is_empty() {
-        return Err(refusal(&statement));
+        return Err(refusal(statement));
     }
     let form = form(options, legacy_options)?;
     let query = match source {
@@ -35,7 +35,7 @@ pub(super) fn action(statement: Ast) -> Result<Action> {
             let names = if names.is_empty() { "*".to_owned() } else { names.join(", ") };
             let text = format!("SELECT {names} FROM {table_name}");
             let parsed = Parser::parse_sql(&PostgreSqlDialect {}, &text).map_err(syntax_error)?;
-            parsed.into_iter().next().ok_or_else(|| refusal(&statement))?
+            parsed.into_iter().next().ok_or_else(|| refusal(statement))?
         }
     };
     only_reads(&query)?;
