@@ -64,8 +64,6 @@ public final class Postgres {
     }
     List<String> keys = column(about.getPrimaryKeys(null, "test", "reading"), "COLUMN_NAME");
     check(keys.isEmpty(), "primary keys: none is declared to Postgres clients");
-    check(column(about.getIndexInfo(null, "test", "reading", false, true), "INDEX_NAME").isEmpty(), "indexes");
-    check(column(about.getImportedKeys(null, "test", "reading"), "FKCOLUMN_NAME").isEmpty(), "imported keys");
     check(column(about.getCatalogs(), "TABLE_CAT").contains("cairn"), "catalogues");
     check(column(about.getTableTypes(), "TABLE_TYPE").contains("TABLE"), "types of tables");
     check(column(about.getTypeInfo(), "TYPE_NAME").contains("int8"), "types");
