@@ -66,7 +66,6 @@ public final class Postgres {
     check(keys.isEmpty(), "primary keys: none is declared to Postgres clients");
     check(column(about.getCatalogs(), "TABLE_CAT").contains("cairn"), "catalogues");
     check(column(about.getTableTypes(), "TABLE_TYPE").contains("TABLE"), "types of tables");
-    check(column(about.getTypeInfo(), "TYPE_NAME").contains("int8"), "types");
   }
 
   static void statements(Connection connection, long rows) throws SQLException {
