@@ -132,7 +132,25 @@ impl Terminal {
         Self { child, shown }
     }
 
+    /// Types a line once the shell waits for one: what is typed while it does not is lost.
     fn send(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.waits() {
+            assert!(Instant::now() < deadline, "no prompt: {}", self.shown.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.shown.lock().unwrap().push('\n');
+        self.press(text);
+    }
+
+    /// Whether the last that is shown, but for what moves the cursor, is a prompt.
+    fn waits(&self) -> bool {
+        let shown = self.shown.lock().unwrap();
+        let last = shown.rsplit('\n').next().unwrap_or_default();
+        last.contains("cairn=> ") || last.contains("cairn-> ")
+    }
+
+    fn press(&mut self, text: &str) {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
@@ -146,7 +164,9 @@ impl Terminal {
         while !self.shows(text) {
             assert!(Instant::now() < deadline, "{text:?} is not shown: {}", self.shown.lock().unwrap());
             std::thread::sleep(Duration::from_millis(500));
-            meanwhile(self);
+            if !self.shows(text) {
+                meanwhile(self);
+            }
         }
     }
 }
@@ -183,7 +203,7 @@ fn a_person_types(network: &Network) {
     terminal.send("\\d test.reading\n");
     terminal.wait_for("timestamp with time zone", |_| {});
     terminal.send("SELECT x FROM generate_series(1, 1000000) a(x), generate_series(1, 1000000) b(y) WHERE x * y = 7 AND x + y < 0;\n");
-    terminal.wait_for("SQLSTATE 57014", |terminal| terminal.send("\u{3}"));
+    terminal.wait_for("SQLSTATE 57014", |terminal| terminal.press("\u{3}"));
     terminal.send("SELECT 'goes ' || 'on' AS still;\n");
     terminal.wait_for("goes on", |_| {});
     terminal.send("\\q\n");
