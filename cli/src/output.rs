@@ -39,6 +39,11 @@ impl Table {
         self.rows.len()
     }
 
+    /// The texts of its first column.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.rows.iter().filter_map(|row| row.first()).map(plain).collect()
+    }
+
     /// Writes it to standard output.
     pub(crate) fn print(&self, format: Format) -> Result<()> {
         let bytes = self.render(format)?;

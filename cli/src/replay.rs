@@ -100,8 +100,8 @@ async fn run(connection: &Connection, then: &Answer) -> Result<Result<u64, Strin
     };
     match counted {
         Ok(rows) => Ok(Ok(rows)),
-        Err(error) if error.code().is_some_and(|code| code.code() == DATA_CORRUPTED) => Ok(Err(describe(&error))),
-        Err(error) => Err(anyhow!(describe(&error))),
+        Err(error) if error.code().is_some_and(|code| code.code() == DATA_CORRUPTED) => Ok(Err(describe(&error, ""))),
+        Err(error) => Err(anyhow!(describe(&error, ""))),
     }
 }
 

@@ -33,6 +33,7 @@ use crate::config::{ConfigError, QueryConfig};
 use crate::error::{QueryError, Result};
 use crate::executor::Executor;
 use crate::metrics::QueryMetrics;
+use crate::pg_functions;
 use crate::problems::Problems;
 use crate::provenance::Equipment;
 use crate::runtime;
@@ -329,7 +330,8 @@ fn base_context(config: &QueryConfig, runtime: &Arc<RuntimeEnv>) -> Result<Sessi
     let mut session = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
-        .with_information_schema(true)
+        // The sessions' own: `crate::information_schema`.
+        .with_information_schema(false)
         .with_target_partitions(config.parallelism)
         .with_batch_size(config.batch_rows);
     let options = session.options_mut();
@@ -348,5 +350,6 @@ fn base_context(config: &QueryConfig, runtime: &Arc<RuntimeEnv>) -> Result<Sessi
     context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()) as Arc<dyn CatalogProvider>);
     context.add_analyzer_rule(Arc::new(MaskNullRecords::new()));
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+    pg_functions::register(&context);
     Ok(context)
 }

@@ -18,6 +18,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
 };
 
 use crate::catalog::CATALOG;
+use crate::information_schema::{INFORMATION_SCHEMA, InformationSchema};
 use crate::session::CurrentCatalog;
 
 const PG_CATALOG: &str = "pg_catalog";
@@ -26,7 +27,7 @@ const PG_CATALOG: &str = "pg_catalog";
 #[derive(Debug)]
 pub(crate) struct SessionCatalogs(Arc<SessionCatalog>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SessionCatalog {
     current: Arc<CurrentCatalog>,
     postgres: Arc<dyn SchemaProvider>,
@@ -67,6 +68,10 @@ impl CatalogProvider for SessionCatalog {
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         if name == PG_CATALOG {
             return Some(Arc::clone(&self.postgres));
+        }
+        if name == INFORMATION_SCHEMA {
+            // Made when asked for: it holds this catalogue, which cannot hold it.
+            return Some(Arc::new(InformationSchema::new(Arc::new(SessionCatalogs(Arc::new(self.clone()))))));
         }
         self.current.get().schema(name)
     }

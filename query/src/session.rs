@@ -316,6 +316,12 @@ impl Session {
                 let query = Query { ast, text: &statement.text, as_of: statement.as_of };
                 self.read(query, parameters, clock).await.map(Outcome::Rows)
             }
+            Action::Copy { query: ast, .. } => {
+                // Evidence is about the query, which can be asked again by itself.
+                let text = ast.to_string();
+                let query = Query { ast, text: &text, as_of: statement.as_of };
+                self.read(query, parameters, clock).await.map(Outcome::Rows)
+            }
             Action::Set { name, value } => self.set(name, value.as_deref()).map(|()| Outcome::Done(tag)),
             Action::ResetAll { .. } => {
                 self.reset().await;
@@ -345,7 +351,7 @@ impl Session {
                 }
                 Ok(Outcome::Done(tag))
             }
-            Action::Ignored { .. } => Ok(Outcome::Done(tag)),
+            Action::RollbackTo | Action::Ignored { .. } => Ok(Outcome::Done(tag)),
         }
     }
 

@@ -34,6 +34,11 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
 
 use crate::error::{QueryError, Result, SqlState};
 
+mod catalogue;
+mod copy;
+
+pub(crate) use copy::CopyForm;
+
 /// The most tokens a statement may have. A longer one would nest deeper than the planner's stack allows.
 const TOKENS_MAX: usize = 50_000;
 
@@ -63,13 +68,18 @@ pub(crate) enum Action {
     Begin,
     /// `COMMIT` or `ROLLBACK`.
     End { tag: &'static str },
+    /// `ROLLBACK TO name`: takes nothing back, for there is nothing, but goes on after an error.
+    RollbackTo,
+    /// `COPY (query) TO STDOUT`.
+    Copy { query: Box<Ast>, form: CopyForm },
     /// `DECLARE name CURSOR FOR query`.
     Declare { name: String, query: Box<Ast> },
     /// `FETCH n FROM name`, and `MOVE`.
     Fetch { name: String, rows: Option<u64> },
     /// `CLOSE name`, or all without one.
     Close { name: Option<String> },
-    /// Accepted since clients send it, and without effect: `DEALLOCATE`, `LISTEN`, `UNLISTEN`, `DISCARD PLANS`.
+    /// Accepted since clients send it, and without effect: `DEALLOCATE`, `LISTEN`, `UNLISTEN`, `DISCARD PLANS`,
+    /// `SAVEPOINT`, `RELEASE`.
     Ignored { tag: &'static str },
 }
 
@@ -82,6 +92,8 @@ impl Action {
             Self::Set { value: None, .. } => "RESET",
             Self::Show { .. } => "SHOW",
             Self::Begin => "BEGIN",
+            Self::RollbackTo => "ROLLBACK",
+            Self::Copy { .. } => "COPY",
             Self::ResetAll { tag } | Self::End { tag } | Self::Ignored { tag } => tag,
             Self::Declare { .. } => "DECLARE CURSOR",
             Self::Fetch { .. } => "FETCH",
@@ -126,7 +138,8 @@ impl StatementParser {
             .map(|tokens| {
                 let (statement, as_of) = cut_as_of(text, &lines, tokens)?;
                 let action = self.action(&statement)?;
-                if as_of.is_some() && !matches!(action, Action::Read(_) | Action::Declare { .. }) {
+                if as_of.is_some() && !matches!(action, Action::Read(_) | Action::Declare { .. } | Action::Copy { .. })
+                {
                     return Err(QueryError::statement(
                         SqlState::SYNTAX_ERROR,
                         format!("AS OF belongs to a query; {} has none", action.tag()),
@@ -150,6 +163,11 @@ impl StatementParser {
         allow(self.ast(text)?)
     }
 
+    /// Parses statements over the system catalogues.
+    fn catalogue(&self, text: &str) -> std::result::Result<Vec<Ast>, ParserError> {
+        self.catalogue.parse(text).map(catalogue::rewrite)
+    }
+
     /// Parses one statement, by the catalogue's dialect if it reads the system catalogues only.
     fn ast(&self, text: &str) -> Result<Ast> {
         let plain =
@@ -158,10 +176,10 @@ impl StatementParser {
             Ok(statements) if statements.iter().all(reads_records) => {
                 statements.into_iter().map(records_dialect).collect()
             }
-            Ok(_) => self.catalogue.parse(text).map_err(syntax_error)?,
+            Ok(_) => self.catalogue(text).map_err(syntax_error)?,
             Err(ParserError::RecursionLimitExceeded) => return Err(too_deep()),
             Err(error) if text.to_ascii_lowercase().contains("pg_") => {
-                self.catalogue.parse(text).map_err(|_| syntax_error(error))?
+                self.catalogue(text).map_err(|_| syntax_error(error))?
             }
             Err(error) => return Err(syntax_error(error)),
         };
@@ -351,14 +369,22 @@ fn cut_as_of(text: &str, lines: &LineStarts, tokens: &[TokenWithSpan]) -> Result
 fn reads_records(statement: &Ast) -> bool {
     let mut relations = Relations::default();
     let _ = statement.visit(&mut relations);
-    relations.records.iter().any(|name| !relations.local.contains(name))
+    let of_records = relations.records.iter().any(|name| !relations.local.contains(name));
+    of_records || (relations.functions && !relations.catalogues)
 }
+
+/// Functions that make rows of their arguments: beside a catalogue they make no query over records of it.
+const ROWS_OF_NOTHING: [&str; 4] = ["generate_series", "generate_subscripts", "string_to_array", "unnest"];
 
 /// The names that a statement reads from, sorted into catalogues and others.
 #[derive(Default)]
 struct Relations {
     records: BTreeSet<String>,
     local: BTreeSet<String>,
+    /// Whether a system catalogue is read.
+    catalogues: bool,
+    /// Whether rows come from a function that reads nothing.
+    functions: bool,
 }
 
 impl Visitor for Relations {
@@ -386,8 +412,13 @@ impl Visitor for Relations {
             [.., schema, _] => matches!(schema.as_str(), "pg_catalog" | "information_schema"),
             [] => true,
         };
-        if !catalogue {
-            self.records.insert(parts.join("."));
+        let name = parts.join(".");
+        if catalogue {
+            self.catalogues = true;
+        } else if ROWS_OF_NOTHING.contains(&name.as_str()) {
+            self.functions = true;
+        } else {
+            self.records.insert(name);
         }
         ControlFlow::Continue(())
     }
@@ -397,7 +428,8 @@ impl Visitor for Relations {
 fn records_dialect(statement: Ast) -> Ast {
     let rules: [&dyn SqlStatementRewriteRule; 3] =
         [&StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall, &RewriteArrayAnyAllOperation];
-    rules.iter().fold(statement, |statement, rule| rule.rewrite(statement))
+    let statement = rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
+    catalogue::fields(statement)
 }
 
 /// The allow-list.
@@ -421,6 +453,10 @@ fn allow(statement: Ast) -> Result<Action> {
         }),
         Ast::StartTransaction { statements, .. } if statements.is_empty() => Ok(Action::Begin),
         Ast::Commit { .. } => Ok(Action::End { tag: "COMMIT" }),
+        Ast::Savepoint { .. } => Ok(Action::Ignored { tag: "SAVEPOINT" }),
+        Ast::ReleaseSavepoint { .. } => Ok(Action::Ignored { tag: "RELEASE" }),
+        Ast::Rollback { savepoint: Some(_), .. } => Ok(Action::RollbackTo),
+        Ast::Copy { .. } => copy::action(&statement),
         Ast::Rollback { savepoint: None, .. } => Ok(Action::End { tag: "ROLLBACK" }),
         Ast::Declare { stmts } => declare(stmts),
         Ast::Fetch { name, direction, into: None, .. } => {
@@ -460,15 +496,12 @@ fn refusal(statement: &Ast) -> QueryError {
         "COPY" | "LOAD" | "UNLOAD" | "INSTALL" | "ATTACH" | "DETACH" | "EXPORT" | "LIST" | "REMOVE" | "PRAGMA"
         | "CALL" => (
             SqlState::INSUFFICIENT_PRIVILEGE,
-            "no statement reaches files, programs or the network; to save an answer use psql's \\copy or \\g",
+            "no statement reaches files, programs or the network; to save an answer use psql's \\copy (query) TO, or \\g",
         ),
         "PREPARE" | "EXECUTE" => {
             (SqlState::FEATURE_NOT_SUPPORTED, "prepare statements through the driver (the extended protocol)")
         }
-        "SAVEPOINT" | "RELEASE" | "ROLLBACK" | "FETCH" | "START" | "BEGIN" => (
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "there are no savepoints: a read-only transaction has nothing to take back",
-        ),
+        "FETCH" | "START" | "BEGIN" => (SqlState::FEATURE_NOT_SUPPORTED, "write it without further options"),
         _ => (
             SqlState::READ_ONLY,
             "records enter through Kafka and the chain; streams and identities are registered with the cairn command",

@@ -9,6 +9,7 @@
 //! session is [`crate::session`]'s; this module and its children only translate, and find out who asks ([`crate::auth`]).
 
 mod connection;
+mod copy;
 mod encode;
 pub(crate) mod errors;
 mod handlers;

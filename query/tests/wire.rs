@@ -169,7 +169,7 @@ async fn errors_have_codes_and_the_connection_lives() {
         ("DROP TABLE traffic.flow", SqlState::READ_ONLY_SQL_TRANSACTION),
         ("INSERT INTO traffic.flow SELECT * FROM traffic.flow", SqlState::READ_ONLY_SQL_TRANSACTION),
         ("COPY traffic.flow TO '/tmp/x'", SqlState::INSUFFICIENT_PRIVILEGE),
-        ("COPY traffic.flow TO STDOUT", SqlState::INSUFFICIENT_PRIVILEGE),
+        ("COPY traffic.flow FROM STDIN", SqlState::INSUFFICIENT_PRIVILEGE),
         ("SET cairn.as_of = 7", SqlState::INVALID_PARAMETER_VALUE),
         ("SET datafusion.runtime.memory_limit = '1T'", SqlState::UNDEFINED_OBJECT),
     ] {
@@ -467,4 +467,48 @@ async fn psql_lists_and_describes() {
     let (_, err) = run("SELECT vehicle FROM traffic.flow").await;
     assert!(err.contains("does not exist") && err.contains("HINT:  did you mean vehicles?"), "{err}");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_copied_out_and_a_copy_that_fails_says_so() {
+    let city = common::city().await;
+    let running = serve(&city).await;
+    let db = connect(&running).await;
+    let copied = async |sql: &str| -> Result<String, tokio_postgres::Error> {
+        let chunks: Vec<bytes::Bytes> = db.client.copy_out(sql).await?.try_collect().await?;
+        Ok(String::from_utf8(chunks.concat()).unwrap())
+    };
+    let query = "SELECT detector, speed_kmh FROM traffic.flow WHERE _partition = 0 AND _offset > 2 ORDER BY _offset";
+    assert_eq!(copied(&format!("COPY ({query}) TO STDOUT")).await.unwrap(), "D1\t51.5\nD2\t\\N\n");
+    let csv = copied(&format!("COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER)")).await.unwrap();
+    assert_eq!(csv, "detector,speed_kmh\nD1,51.5\nD2,\n");
+    let error = copied("COPY (SELECT 1 / (vehicles - 50) FROM traffic.flow) TO STDOUT").await.expect_err("it fails");
+    assert_eq!(state(&error), SqlState::DIVISION_BY_ZERO);
+    let error = db.client.simple_query("SELECT 1; COPY (SELECT 2) TO STDOUT").await.expect_err("not by itself");
+    assert_eq!(state(&error), SqlState::FEATURE_NOT_SUPPORTED);
+    assert_eq!(copied("COPY emergency.incident (id) TO STDOUT").await.unwrap(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_goes_on_from_a_savepoint() {
+    let city = common::city().await;
+    let running = serve(&city).await;
+    let db = connect(&running).await;
+    let outside = db.client.batch_execute("SAVEPOINT a").await.expect_err("no transaction");
+    assert_eq!(outside.code().unwrap().code(), "25P01");
+    for simple in [true, false] {
+        let run = async |sql: &str| match simple {
+            true => db.client.simple_query(sql).await.map(drop),
+            false => db.client.query(sql, &[]).await.map(drop),
+        };
+        run("BEGIN").await.unwrap();
+        run("SAVEPOINT a").await.unwrap();
+        run("SELECT 1 / 0").await.expect_err("an error");
+        let aborted = run("SELECT 1").await.expect_err("the transaction failed");
+        assert_eq!(aborted.code().unwrap().code(), "25P02");
+        run("ROLLBACK TO a").await.unwrap();
+        run("SELECT 1").await.unwrap();
+        run("RELEASE a").await.unwrap();
+        run("COMMIT").await.unwrap();
+    }
 }

@@ -54,11 +54,14 @@ pub(super) fn plain_type(data_type: &DataType) -> DataType {
 }
 
 /// The columns as clients see them, and the height and warnings with them.
+///
+/// Every column may hold nulls here: what is said of a statement's rows before it runs, by its plan, and what comes with
+/// them must be the same, and the two know different things about what cannot be null.
 pub(super) fn wire_schema(schema: &Schema, height: Option<Height>, warnings: &[String]) -> SchemaRef {
     let fields: Vec<Field> = schema
         .fields()
         .iter()
-        .map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type())))
+        .map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type())).with_nullable(true))
         .collect();
     let mut metadata = HashMap::new();
     if let Some(height) = height {

@@ -79,6 +79,10 @@ fn check_kind(statement: Statement) -> QueryResult<Statement> {
             Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, "there are no cursors over Flight SQL")
                 .with_hint("run the query itself: its rows come as a stream"))
         }
+        StatementAction::Copy { .. } => {
+            Err(QueryError::not_allowed(SqlState::FEATURE_NOT_SUPPORTED, "there is no COPY over Flight SQL")
+                .with_hint("run the query itself: its rows come as a stream"))
+        }
         _ => Ok(statement),
     }
 }

@@ -11,19 +11,24 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cairn_proof::units::Height;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
-use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
+use datafusion_postgres::pgwire::api::results::{DescribePortalResponse, FieldInfo, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
-use datafusion_postgres::pgwire::api::store::PortalStore;
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, Type};
+use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
+use datafusion_postgres::pgwire::messages::extendedquery::{Describe, Execute, TARGET_TYPE_BYTE_PORTAL};
 use datafusion_postgres::pgwire::messages::response::{NoticeResponse, TransactionStatus};
+use datafusion_postgres::pgwire::messages::simplequery::Query;
 use datafusion_postgres::pgwire::messages::startup::ParameterStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
-use futures::{Sink, SinkExt};
+use futures::stream::BoxStream;
+use futures::{Sink, SinkExt, StreamExt as _};
 use tokio::sync::watch;
 
+use super::copy;
 use super::encode::{self, asked_to_stop};
 use super::errors;
 use super::parameters::{self, Parameter};
@@ -96,10 +101,18 @@ fn cancels_of<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<watch::Receive
 /// After an error inside a transaction only its end is accepted, as in Postgres.
 fn check_transaction<C: ClientInfo + ?Sized>(client: &C, statement: &Statement) -> PgWireResult<()> {
     let failed = client.transaction_status() == TransactionStatus::Error;
-    if failed && !matches!(statement.action, Action::End { .. }) {
+    if failed && !matches!(statement.action, Action::End { .. } | Action::RollbackTo) {
         return Err(errors::error(QueryError::statement(
             SqlState::FAILED_TRANSACTION,
             "current transaction is aborted, commands ignored until end of transaction block",
+        )));
+    }
+    let idle = client.transaction_status() == TransactionStatus::Idle;
+    if idle && (statement.action.tag() == "SAVEPOINT" || matches!(statement.action, Action::RollbackTo)) {
+        let name = statement.action.tag();
+        return Err(errors::error(QueryError::statement(
+            SqlState("25P01"),
+            format!("{name} can only be used in transaction blocks"),
         )));
     }
     Ok(())
@@ -142,6 +155,10 @@ impl Queries {
                     Action::Show { .. } => "SHOW",
                     _ => "SELECT",
                 };
+                if let Action::Copy { form, .. } = &statement.action {
+                    let (columns, lines) = copy::lines(rows, form, options, cancelled)?;
+                    return send_copy(client, columns, lines).await;
+                }
                 encode::response(rows, tag, format, options, cancelled).map(Response::Query)
             }
             Outcome::Done(tag) => {
@@ -165,6 +182,28 @@ impl Queries {
             }
         }
     }
+}
+
+/// Sends the lines of a copy. Not left to pgwire, which tells a failure on the way by a message that only clients may send.
+async fn send_copy<C>(
+    client: &mut C,
+    columns: i16,
+    mut lines: BoxStream<'static, PgWireResult<CopyData>>,
+) -> PgWireResult<Response>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    let begin = CopyOutResponse::new(0, columns, formats);
+    client.send(PgWireBackendMessage::CopyOutResponse(begin)).await?;
+    let mut sent = 0;
+    while let Some(line) = lines.next().await {
+        client.feed(PgWireBackendMessage::CopyData(line?)).await?;
+        sent += 1;
+    }
+    client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+    Ok(Response::Execution(Tag::new("COPY").with_rows(sent)))
 }
 
 /// Says at which height the rows that follow are computed.
@@ -228,8 +267,31 @@ where
     Ok(())
 }
 
+/// Lets a transaction that failed go on: to be called before `ROLLBACK TO` is answered.
+fn recover<C: ClientInfo + ?Sized>(client: &mut C, statement: &Statement) {
+    if matches!(statement.action, Action::RollbackTo) && client.transaction_status() == TransactionStatus::Error {
+        client.set_transaction_status(TransactionStatus::Transaction);
+    }
+}
+
 #[async_trait]
 impl SimpleQueryHandler for Queries {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Error
+            && let Ok(statements) = session_of(client)?.parse(&query.query)
+            && let [statement] = statements.as_slice()
+        {
+            recover(client, statement);
+        }
+        self._on_query(client, query).await
+    }
+
     async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -240,6 +302,13 @@ impl SimpleQueryHandler for Queries {
         let statements = session_of(client)?.parse(query).map_err(errors::error)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
+        }
+        if statements.len() > 1 && statements.iter().any(|statement| matches!(statement.action, Action::Copy { .. })) {
+            // Its lines go out as they come, and the answers before it only when all are made.
+            return Err(errors::error(QueryError::statement(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "COPY has to be sent by itself, not together with other statements",
+            )));
         }
         let mut answers = Vec::with_capacity(statements.len());
         for statement in &statements {
@@ -291,6 +360,39 @@ impl ExtendedQueryHandler for Queries {
             )));
         }
         Self::answer(client, &prepared.statement, bound, &portal.result_column_format).await
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let portal = client.portal_store().get_portal(message.name.as_deref().unwrap_or(DEFAULT_NAME));
+        if let Some(Entry::Value(portal)) = portal {
+            recover(client, &portal.statement.statement.statement);
+        }
+        self._on_execute(client, message).await
+    }
+
+    /// A cursor is a portal of its name, which drivers ask about before they fetch from it.
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let portal = message.name.as_deref().filter(|_| message.target_type == TARGET_TYPE_BYTE_PORTAL);
+        if let Some(name) = portal
+            && client.portal_store().get_portal(name).is_none()
+            && let Some(columns) = session_of(client)?.cursor_columns(name).await
+        {
+            let fields = encode::fields(&columns, &Format::UnifiedText, None)?;
+            return send_describe_response(client, &DescribePortalResponse::new(fields)).await;
+        }
+        self._on_describe(client, message).await
     }
 }
 
@@ -352,7 +454,7 @@ impl Session {
                 Ok((Vec::new(), Some(Arc::new(Schema::new(vec![column])))))
             }
             Action::Fetch { name, .. } => Ok((Vec::new(), self.cursor_columns(name).await)),
-            Action::Declare { query, .. } => {
+            Action::Declare { query, .. } | Action::Copy { query, .. } => {
                 let plan = self.plan_now(query, statement.as_of).await?;
                 let parameters = parameters::of_plan(&plan).map_err(|error| self.classified(&error))?;
                 Ok((parameters, None))

@@ -92,6 +92,12 @@ async fn a_statement_names_its_height_and_its_ticket_keeps_it() {
     assert_eq!(again[0].schema().metadata()["cairn.height"], "4");
     assert_eq!(number(&ask(&mut client, "SELECT cairn_height()::bigint").await.unwrap()), 6);
     assert_eq!(number(&ask(&mut client, "SELECT count(*) FROM traffic.flow AS OF 2").await.unwrap()), 3);
+    // What is said of the rows beforehand is what comes: clients compare the two.
+    let info =
+        client.execute("SELECT cairn_height() AS h, count(*) AS n FROM traffic.flow".to_owned(), None).await.unwrap();
+    let said = Schema::try_from(info.clone()).unwrap();
+    let come = fetch(&mut client, info).await.unwrap();
+    assert_eq!(said.fields(), come[0].schema().fields());
     // Values of every kind come through; views of texts are plain texts.
     let rows = ask(&mut client, "SELECT * FROM energy.meter_reading ORDER BY _offset").await.unwrap();
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
