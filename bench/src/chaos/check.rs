@@ -22,8 +22,15 @@ pub(super) fn count(network: &Network) -> Option<u64> {
 /// Partition and offset.
 type Place = (i32, i64);
 
-/// Number and text by partition and offset, as SQL answers; and how many rows came twice.
-fn visible(network: &Network) -> Result<(BTreeMap<Place, (u64, String)>, u64)> {
+/// What SQL answers.
+struct Visible {
+    /// Number and text.
+    rows: BTreeMap<Place, (u64, String)>,
+    /// How many rows came twice.
+    doubled: u64,
+}
+
+fn visible(network: &Network) -> Result<Visible> {
     let sql = format!("SELECT _partition, _offset, number, text FROM {STREAM}");
     let answer = network.run(&["sql", &sql, "--format", "csv"])?;
     let (mut rows, mut doubled) = (BTreeMap::new(), 0);
@@ -34,7 +41,7 @@ fn visible(network: &Network) -> Result<(BTreeMap<Place, (u64, String)>, u64)> {
         let row = (next()?.parse()?, next()?.to_owned());
         doubled += u64::from(rows.insert(at, row).is_some());
     }
-    Ok((rows, doubled))
+    Ok(Visible { rows, doubled })
 }
 
 /// Every partition and offset that the broker has. Without transactions and compaction each is a record.
@@ -52,7 +59,7 @@ async fn held(network: &Network) -> Result<BTreeSet<Place>> {
 pub(super) async fn everything(network: &mut Network, published: u64) -> Result<Map<String, Value>> {
     network.revive().await?;
     network.run(&["status", "--wait-anchored", ANCHORED_WITHIN])?;
-    let (rows, doubled) = visible(network)?;
+    let Visible { rows, doubled } = visible(network)?;
     let quarantined = network.run(&["sql", "SELECT count(*) FROM cairn.quarantine", "--format", "csv"])?;
     let quarantined: u64 = quarantined.lines().nth(1).unwrap_or_default().trim().parse()?;
     let held = held(network).await?;
