@@ -149,10 +149,11 @@ impl Topic {
         signatures: Signatures,
         people: &People,
     ) -> Result<Self> {
-        // Its own name in each run, for a broker that is used again.
-        let name = format!("{name}.r{}", now_ms());
-        let definition = definition(&name, partitions, signatures, &people.ingest);
-        ensure_topics(kafka, &[TopicSpec { topic: name, partitions }]).await?;
+        // A topic of its own in each run, for a broker that is used again.
+        let topic = format!("{name}.r{}", now_ms());
+        let definition =
+            StreamDefinition { topic: topic.clone(), ..definition(name, partitions, signatures, &people.ingest) };
+        ensure_topics(kafka, &[TopicSpec { topic, partitions }]).await?;
         Ok(Self { definition, records, value_bytes: 0 })
     }
 
