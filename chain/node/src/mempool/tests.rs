@@ -350,8 +350,11 @@ fn several_anchors_wait_and_fall_together() {
     assert_eq!(pool.receive(&others), "final");
 }
 
+/// A statement, and why it is parked if it is.
+type Waiting = (Key, Digest, Option<RefusalCode>);
+
 /// What a pool tells: its statements and which of them are parked; and the sequence numbers that it goes on from.
-fn told(pool: &Pool, sorted: bool) -> (Vec<(Key, Digest, Option<RefusalCode>)>, Vec<Sequence>) {
+fn told(pool: &Pool, sorted: bool) -> (Vec<Waiting>, Vec<Sequence>) {
     let inner = pool.pool.lock();
     // What is parked behind statements of its own signer is put in order by sorting alone.
     let code = |entry: &Entry| entry.parked.as_ref().map(|refusal| refusal.code);
