@@ -59,7 +59,11 @@ impl Task {
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
         let child =
             command.arg("ingest-worker").arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let output = child.spawn().context("starting ingest")?.wait_with_output().await?;
+        let mut child = child.spawn().context("starting ingest")?;
+        // Open until it has ended: it takes the end of its input for the end of this process.
+        let input = child.stdin.take();
+        let output = child.wait_with_output().await?;
+        drop(input);
         ensure!(output.status.success(), "ingest ended with {}", output.status);
         let done: Done = serde_json::from_slice(&output.stdout)?;
         ensure!(done.quarantined == 0, "{} records of {} were quarantined", done.quarantined, self.stream);
