@@ -18,6 +18,7 @@ use futures::{StreamExt, stream};
 use super::facts::valid_records;
 use super::segments::own_object;
 use crate::problems::{Problem, Problems};
+use crate::scope::{OnUnverified, StatementScope};
 
 /// How many segments are checked at a time.
 const CHECKED_AT_ONCE: usize = 4;
@@ -29,6 +30,25 @@ type Entry = Arc<AnchorEntry>;
 pub(crate) struct Sorted {
     pub(crate) sound: Vec<Entry>,
     pub(crate) broken: Vec<(Entry, Problem)>,
+}
+
+/// The entries that a table shows which has no column to flag a row with: all of them, or, where the statement asks not to be
+/// refused, those that verify; what is left out is told with the number of its `rows`.
+pub(crate) async fn shown(
+    scope: &Arc<StatementScope>,
+    store: &VerifiedStore,
+    problems: &Problems,
+    entries: Vec<Entry>,
+    rows: impl Fn(&AnchorEntry) -> u64,
+) -> Result<Vec<Entry>> {
+    if scope.on_unverified == OnUnverified::Refuse {
+        return Ok(entries);
+    }
+    let sorted = sort_out(&scope.observing(store), problems, entries, None).await?;
+    for (entry, problem) in &sorted.broken {
+        scope.left_out(problem, rows(entry));
+    }
+    Ok(sorted.sound)
 }
 
 /// Checks `entries` in their order, and lists what is found. With `enough`, stops once the sound ones hold so many valid

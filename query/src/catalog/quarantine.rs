@@ -35,12 +35,12 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::checked::sort_out;
+use super::checked::shown;
 use super::evolution::Defaults;
 use super::facts::{BLOCK, Facts, signed, signed32};
 use super::segments::{Bounds, SegmentFile, SegmentScan};
 use crate::problems::Problems;
-use crate::scope::{OnUnverified, StatementScope};
+use crate::scope::StatementScope;
 
 /// The scan's columns, in its order: file columns, then constants.
 const SCAN: [&str; 8] = [OFFSET, TIMESTAMP, KEY, RAW, ERROR, "stream", PARTITION, BLOCK];
@@ -155,17 +155,10 @@ impl TableProvider for QuarantineTable {
         };
         let output = project_schema(&self.table, Some(&wanted))?;
         let facts = Facts::new(&self.anchors, |anchor| anchor.quarantined > 0);
-        let mut entries = facts.select(state, &self.facts, &about_facts(&TABLE, filters)?)?;
+        let entries = facts.select(state, &self.facts, &about_facts(&TABLE, filters)?)?;
         let pruned = facts.known().saturating_sub(entries.len());
         let scope = StatementScope::of(state);
-        if scope.on_unverified != OnUnverified::Refuse {
-            // There is no column to flag a row with: what does not verify is left out in both modes.
-            let sorted = sort_out(&scope.observing(&self.store), &self.problems, entries, None).await?;
-            for (entry, problem) in &sorted.broken {
-                scope.left_out(problem, entry.anchor.quarantined);
-            }
-            entries = sorted.sound;
-        }
+        let entries = shown(&scope, &self.store, &self.problems, entries, |entry| entry.anchor.quarantined).await?;
         let file = |entry: Arc<AnchorEntry>| {
             let constants = vec![
                 ScalarValue::Utf8(Some(entry.anchor.stream.clone())),

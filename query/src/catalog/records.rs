@@ -42,13 +42,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::checked::sort_out;
+use super::checked::shown;
 use super::evolution::Defaults;
 use super::facts::{BLOCK, Facts, signed, signed32};
 use super::quarantine::about_facts;
 use super::segments::{Bounds, SegmentFile, SegmentScan};
 use crate::problems::Problems;
-use crate::scope::{OnUnverified, StatementScope};
+use crate::scope::StatementScope;
 use crate::snapshot::Snapshot;
 
 /// The scan's columns, in its order: those of the file, then the anchor's constants.
@@ -219,16 +219,9 @@ impl TableProvider for RecordsTable {
             None => (0..TABLE.len()).collect(),
         };
         let output = project_schema(&self.table, Some(&wanted))?;
-        let (mut entries, pruned) = self.entries(state, filters)?;
+        let (entries, pruned) = self.entries(state, filters)?;
         let scope = StatementScope::of(state);
-        if scope.on_unverified != OnUnverified::Refuse {
-            // There is no column to flag a row with: what does not verify is left out in both modes.
-            let sorted = sort_out(&scope.observing(&self.store), &self.problems, entries, None).await?;
-            for (entry, problem) in &sorted.broken {
-                scope.left_out(problem, entry.anchor.count);
-            }
-            entries = sorted.sound;
-        }
+        let entries = shown(&scope, &self.store, &self.problems, entries, |entry| entry.anchor.count).await?;
         let file = |entry: Arc<AnchorEntry>| SegmentFile::new(&self.store, constants(&entry), entry);
         let files = entries.into_iter().map(file).collect::<Result<Vec<_>>>()?;
         if files.is_empty() {
